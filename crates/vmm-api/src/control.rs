@@ -1,0 +1,82 @@
+//! What is asked of a running machine, and what it says.
+
+use serde::{Deserialize, Serialize};
+
+/// One line to the control socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    Status,
+    /// Stops every virtual CPU between two instructions. Idempotent.
+    Pause,
+    Resume,
+    /// Asks the balloon for this much of the guest's memory.
+    Balloon {
+        mib: u64,
+    },
+    /// Ends the machine now. Asking the guest first is the agent's and so the bridge's business.
+    Stop,
+}
+
+/// One line back, in the order of the requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum Response {
+    Done,
+    Status {
+        state: MachineState,
+        statistics: Statistics,
+    },
+    Refused {
+        why: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MachineState {
+    Running,
+    Paused,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// Exits to the VMM, all virtual CPUs together.
+    pub exits: u64,
+    /// Memory the balloon holds, that is, that the guest gave back on request.
+    pub balloon_mib: u64,
+    /// Bytes the console log dropped because the guest wrote more, or faster, than it keeps.
+    pub console_dropped: u64,
+}
+
+/// One line on the VMM's standard output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The virtual CPUs run.
+    Started { pid: u32 },
+    /// The last line there is.
+    Exited { reason: ExitReason },
+    /// The machine never ran. One line for a person.
+    Failed { why: String },
+}
+
+/// Why a machine ended. Each is a different thing for the user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "kebab-case")]
+pub enum ExitReason {
+    /// The guest switched itself off, or halted for good.
+    PowerOff,
+    /// The guest asked for a reset: a reboot, or its kernel's last act in a panic.
+    Reset,
+    /// [`Request::Stop`], or SIGTERM and its deadline.
+    Stopped,
+    /// The owner closed the lifeline.
+    OwnerGone,
+    /// A virtual CPU triple-faulted.
+    TripleFault,
+    /// KVM could not go on; the text is KVM's reason.
+    KvmError { text: String },
+    /// A device thread of ours failed; the text says which and how.
+    DeviceError { text: String },
+}
