@@ -1,1 +1,113 @@
-fn main() {}
+//! `coffer-vmm`: one process, one machine.
+//!
+//! It reads a configuration, boots the machine, says what happens on standard output, answers on its control
+//! socket, and ends with the machine.
+
+mod boot;
+mod bus;
+mod console;
+mod control;
+mod cpu;
+mod exit;
+mod layout;
+mod machine;
+mod memory;
+mod msi;
+mod pci_bus;
+mod report;
+mod signals;
+mod supervise;
+mod vcpus;
+
+use std::{env, fs, io::Read, process::ExitCode, sync::Arc};
+
+use anyhow::{Context, bail};
+use vmm_api::{Event, ExitReason, MachineConfig};
+
+use crate::{
+    control::ControlSocket,
+    exit::Exit,
+    machine::Machine,
+    signals::Signals,
+    supervise::{Lifeline, Supervisor},
+};
+
+const USAGE: &str = "\
+usage: coffer-vmm --config FILE
+       coffer-vmm --config -     one line on standard input, which stays open while the owner lives
+       coffer-vmm --version
+
+Runs one machine. `coffer` starts it; by hand it is of use to whoever works on it.
+";
+
+/// Longer than any path can make a configuration.
+const MAX_CONFIG: u64 = 256 * 1024;
+
+/// What the machine's end means to who started the process.
+const EXIT_FAILED: u8 = 125;
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_target(false).init();
+    let args: Vec<String> = env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--config", path] => match run(path) {
+            Ok(reason) => exit_code(&reason),
+            Err(error) => {
+                report::event(&Event::Failed { why: format!("{error:#}") });
+                eprintln!("coffer-vmm: {error:#}");
+                ExitCode::from(EXIT_FAILED)
+            }
+        },
+        ["--version"] => {
+            println!("coffer-vmm {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        ["--help" | "-h"] => {
+            print!("{USAGE}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprint!("{USAGE}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+fn run(path: &str) -> anyhow::Result<ExitReason> {
+    let signals = Signals::take().context("cannot take signals")?;
+    let (text, lifeline) = match path {
+        "-" => (first_line()?, Lifeline::StandardInput),
+        path => (fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?, Lifeline::None),
+    };
+    let config = MachineConfig::parse(&text)?;
+    let control = ControlSocket::bind(&config.control)
+        .with_context(|| format!("cannot make control socket {}", config.control.display()))?;
+    let exit = Arc::new(Exit::new().context("cannot make an event")?);
+    let machine = Machine::start(&config, &exit)?;
+    report::event(&Event::Started { pid: std::process::id() });
+    let reason = Supervisor::new(machine, exit, signals, control, &lifeline)?.run()?;
+    report::event(&Event::Exited { reason: reason.clone() });
+    Ok(reason)
+}
+
+/// Byte by byte, because what follows the line is the owner's lifeline and not ours to buffer.
+fn first_line() -> anyhow::Result<String> {
+    let mut line = Vec::new();
+    for byte in std::io::stdin().lock().take(MAX_CONFIG).bytes() {
+        match byte.context("cannot read the configuration")? {
+            b'\n' => return String::from_utf8(line).context("configuration is not UTF-8"),
+            byte => line.push(byte),
+        }
+    }
+    bail!("configuration ends before its line does")
+}
+
+fn exit_code(reason: &ExitReason) -> ExitCode {
+    match reason {
+        ExitReason::PowerOff | ExitReason::Reset | ExitReason::Stopped | ExitReason::OwnerGone => ExitCode::SUCCESS,
+        ExitReason::TripleFault | ExitReason::KvmError { .. } | ExitReason::DeviceError { .. } => {
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}

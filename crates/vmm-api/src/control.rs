@@ -12,7 +12,7 @@ pub enum Request {
     Resume,
     /// Asks the balloon for this much of the guest's memory.
     Balloon {
-        mib: u64,
+        mib: u32,
     },
     /// Ends the machine now. Asking the guest first is the agent's and so the bridge's business.
     Stop,
@@ -44,7 +44,9 @@ pub struct Statistics {
     /// Exits to the VMM, all virtual CPUs together.
     pub exits: u64,
     /// Memory the balloon holds, that is, that the guest gave back on request.
-    pub balloon_mib: u64,
+    pub balloon_mib: u32,
+    /// Memory the guest reported free and the host took back, all told.
+    pub reclaimed_bytes: u64,
     /// Bytes the console log dropped because the guest wrote more, or faster, than it keeps.
     pub console_dropped: u64,
 }
@@ -55,6 +57,8 @@ pub struct Statistics {
 pub enum Event {
     /// The virtual CPUs run.
     Started { pid: u32 },
+    /// SIGTERM came: the owner asks the guest to shut down, and after `deadline_ms` the machine ends anyway.
+    ShutdownRequested { deadline_ms: u64 },
     /// The last line there is.
     Exited { reason: ExitReason },
     /// The machine never ran. One line for a person.

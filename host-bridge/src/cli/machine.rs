@@ -1,0 +1,168 @@
+//! The options that `run`, `up` and `exec` have in common.
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::PathBuf,
+    time::Duration,
+};
+
+use agent_protocol::Exec;
+use clap::Args;
+
+use crate::{
+    BootImage, Error, Paths, Result,
+    error::Context,
+    reap::MACHINE_PROGRAM,
+    session::{BOOT_DEADLINE, Plan},
+    shape::{Shape, parse_cpus, parse_disk, parse_memory, parse_span},
+    terminal,
+};
+
+/// The machine.
+#[derive(Debug, Args)]
+pub(super) struct MachineArguments {
+    /// Virtual CPUs [default: 2, or as many as the host has if fewer]
+    #[arg(long, value_name = "N")]
+    pub(super) cpus: Option<String>,
+    /// Memory the sandbox may use, such as 512M or 2G; a plain number is MiB. Not reserved [default: 1G]
+    #[arg(long, short, value_name = "SIZE")]
+    pub(super) memory: Option<String>,
+    /// Limit of the sandbox's disk, which takes only what is written to it [default: 64G]
+    #[arg(long, value_name = "SIZE")]
+    pub(super) disk: Option<String>,
+    /// Image to boot [default: default]
+    #[arg(long, value_name = "NAME")]
+    pub(super) image: Option<String>,
+    /// How long the sandbox may take to start
+    #[arg(long, value_name = "TIME")]
+    boot_timeout: Option<String>,
+}
+
+impl MachineArguments {
+    pub(super) fn shape(&self) -> Result<Shape> {
+        let cpus = self.cpus.as_deref().map(parse_cpus).transpose()?;
+        let memory = self.memory.as_deref().map(parse_memory).transpose()?;
+        let disk = self.disk.as_deref().map(parse_disk).transpose()?;
+        Shape::new(cpus, memory, disk)
+    }
+
+    pub(super) fn boot_deadline(&self) -> Result<Duration> {
+        let asked = self.boot_timeout.as_deref().map(|text| parse_span("--boot-timeout", text));
+        Ok(asked.transpose()?.unwrap_or(BOOT_DEADLINE))
+    }
+
+    /// What was asked for, with the image found and checked.
+    pub(super) fn plan(&self, paths: &Paths, env: Vec<(String, String)>) -> Result<Plan> {
+        let (shape, boot_deadline) = (self.shape()?, self.boot_deadline()?);
+        let image = BootImage::find(paths, self.image.as_deref())?;
+        Ok(Plan { image, shape, env, vmm: beside_us(MACHINE_PROGRAM)?, boot_deadline })
+    }
+}
+
+/// One of our programs, which lie together.
+pub(super) fn beside_us(program: &str) -> Result<PathBuf> {
+    let ours = std::env::current_exe().act("own program cannot be found")?;
+    let path = ours.with_file_name(program);
+    if path.is_file() { Ok(path) } else { Err(Error::NoProgram { path }) }
+}
+
+/// The command.
+#[derive(Debug, Args)]
+pub(super) struct CommandArguments {
+    /// Send our standard input to the command
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give the command a terminal, connected to ours
+    #[arg(short, long)]
+    tty: bool,
+    /// A variable for the command: KEY=VALUE, or KEY to pass ours on
+    #[arg(long, short, value_name = "KEY[=VALUE]")]
+    pub(super) env: Vec<OsString>,
+    /// Directory to start in [default: the session's home]
+    #[arg(long, short, value_name = "DIRECTORY")]
+    workdir: Option<OsString>,
+    /// User to run as, a name or a number [default: agent]
+    #[arg(long, short, value_name = "USER")]
+    user: Option<String>,
+    /// End the command after this long, such as 30s or 5m, with exit code 124
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<String>,
+    /// The command and its arguments; no shell reads them
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    pub(super) command: Vec<OsString>,
+}
+
+impl CommandArguments {
+    pub(super) fn exec(&self) -> Result<Exec> {
+        let mut exec = Exec::new(self.command.iter().map(|word| word.as_bytes().to_vec()));
+        exec.env = environment(&self.env)?;
+        if self.tty {
+            terminal::require()?;
+            exec.terminal = Some(terminal::size());
+            pass_terminal_kind(&mut exec);
+        }
+        exec.cwd = self.workdir.as_ref().map(|path| path.as_bytes().to_vec());
+        exec.user.clone_from(&self.user);
+        exec.stdin = self.interactive;
+        let limit = self.timeout.as_deref().map(|text| parse_span("--timeout", text)).transpose()?;
+        exec.timeout_ms = limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        Ok(exec)
+    }
+}
+
+/// What our terminal is, the guest's programs must know to draw on it.
+pub(super) fn pass_terminal_kind(exec: &mut Exec) {
+    if let Some(kind) = std::env::var_os("TERM")
+        && !exec.env.iter().any(|(key, _)| key == b"TERM")
+    {
+        exec.env.push((b"TERM".to_vec(), kind.into_vec()));
+    }
+}
+
+/// `KEY=VALUE`, or `KEY` for the value it has here; one that is not set here is not set there.
+fn environment(typed: &[OsString]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let pairs = typed.iter().map(|text| variable(text));
+    pairs.filter_map(Result::transpose).collect()
+}
+
+fn variable(text: &OsStr) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
+    let bytes = text.as_bytes();
+    let (key, value) = match bytes.iter().position(|byte| *byte == b'=') {
+        Some(at) => (&bytes[..at], Some(bytes[at + 1..].to_vec())),
+        None => (bytes, std::env::var_os(text).map(OsString::into_vec)),
+    };
+    if key.is_empty() {
+        let value = text.to_string_lossy().into_owned();
+        return Err(Error::Value { option: "--env", value, why: "KEY=VALUE or KEY".to_owned() });
+    }
+    Ok(value.map(|value| (key.to_vec(), value)))
+}
+
+/// As [`environment`], for what a session remembers in its record.
+pub(super) fn session_environment(typed: &[OsString]) -> Result<Vec<(String, String)>> {
+    let text = |bytes: Vec<u8>| {
+        String::from_utf8(bytes).map_err(|error| Error::Value {
+            option: "--env",
+            value: error.to_string(),
+            why: "a session's variables must be UTF-8".to_owned(),
+        })
+    };
+    environment(typed)?.into_iter().map(|(key, value)| Ok((text(key)?, text(value)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_is_a_pair_or_a_name_whose_value_is_ours() {
+        let read = |text: &str| variable(OsStr::new(text));
+        assert_eq!(read("A=b=c").unwrap(), Some((b"A".to_vec(), b"b=c".to_vec())));
+        assert_eq!(read("A=").unwrap(), Some((b"A".to_vec(), Vec::new())));
+        assert_eq!(read("COFFER_TEST_SURELY_NOT_SET").unwrap(), None);
+        assert!(read("=b").is_err());
+        let path = std::env::var_os("PATH").unwrap().into_vec();
+        assert_eq!(read("PATH").unwrap(), Some((b"PATH".to_vec(), path)));
+    }
+}

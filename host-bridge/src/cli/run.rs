@@ -1,0 +1,68 @@
+//! `coffer run`: a fresh sandbox, one command, its output and exit code, and the sandbox is gone.
+
+use clap::Args;
+
+use super::machine::{CommandArguments, MachineArguments};
+use crate::{
+    Error, Paths, Result, Session, SessionName, command, output, progress::watched, signals::Signals,
+    state::Table,
+};
+
+/// Run a command in a fresh sandbox
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// Name of the session [default: one is made up]
+    #[arg(long)]
+    name: Option<String>,
+    /// Keep the session's disk and logs; `coffer up NAME` starts it again
+    #[arg(long)]
+    keep: bool,
+    /// Say nothing but what the command says
+    #[arg(long, short)]
+    quiet: bool,
+    /// After the command, print how it ended as JSON on standard error
+    #[arg(long)]
+    json: bool,
+    #[command(flatten, next_help_heading = "Machine")]
+    machine: MachineArguments,
+    #[command(flatten, next_help_heading = "Command")]
+    command: CommandArguments,
+}
+
+pub(super) async fn run(paths: &Paths, arguments: Arguments) -> Result<u8> {
+    let exec = arguments.command.exec()?;
+    let name: Option<SessionName> = arguments.name.as_deref().map(str::parse).transpose()?;
+    let mut signals = Signals::catch()?;
+    let plan = arguments.machine.plan(paths, Vec::new())?;
+    let directory = Table::open(paths)?.create(name)?;
+    let starting = Session::start(directory, plan, true);
+    let mut session = tokio::select! {
+        started = watched("starting sandbox", arguments.quiet, starting) => started?,
+        // The half-started machine and all its files go with the future that was starting them.
+        signal = signals.next_ending() => return Err(Error::Interrupted { signal }),
+    };
+    let outcome = command::run(&session, exec, &mut signals).await;
+    finish(&mut session, &arguments).await;
+    let outcome = outcome?;
+    let shown = super::shown(&arguments.command.command);
+    if arguments.json {
+        output::note_json(&outcome.report());
+    } else {
+        outcome.explain(&shown);
+    }
+    Ok(outcome.code())
+}
+
+async fn finish(session: &mut Session, arguments: &Arguments) {
+    if !arguments.keep {
+        session.kill().await;
+        return;
+    }
+    session.keep();
+    session.shut_down(crate::session::STOP_GRACE).await;
+    session.record_end("its command ended");
+    if !arguments.quiet {
+        let name = session.directory().name();
+        output::note(&format!("session kept: {name}\nhint: coffer up {name} starts it again, coffer rm {name} removes it"));
+    }
+}

@@ -1,0 +1,300 @@
+//! A machine this process owns, from the empty directory to the last word of its VMM.
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use agent_protocol::{GuestInfo, Request, StreamId, TerminalSize};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use vmm_api::{
+    CONFIG_VERSION, Console, Disk, DiskMode, ExitReason, GuestCid, MachineConfig, Response, Vsock,
+};
+
+use crate::{
+    BootImage, Error, Result,
+    agent::{Link, LinkState, Operation},
+    console,
+    machine::{End, Machine},
+    process::ProcessId,
+    scratch,
+    shape::Shape,
+    state::{RECORD_VERSION, Record, SessionDir, State, unix_ms},
+};
+
+/// An emulated machine needs many seconds to boot what hardware boots in one.
+pub const BOOT_DEADLINE: Duration = Duration::from_secs(120);
+/// Time for processes in the guest between SIGTERM and SIGKILL.
+pub const STOP_GRACE: Duration = Duration::from_secs(10);
+/// After the grace: killing what is left, syncing and unmounting the disk.
+const POWER_OFF_DEADLINE: Duration = Duration::from_secs(20);
+/// When the agent vanishes, the machine behind it says why within this time.
+const FATE_DEADLINE: Duration = Duration::from_secs(3);
+/// What a guest may write to its console and have kept.
+const CONSOLE_BYTES: u64 = 1 << 20;
+
+/// Whoever can run operations in a session: the session itself, or a client of the keeper that owns it.
+pub trait Host {
+    fn start(&self, request: Request) -> impl Future<Output = Result<Operation>> + Send;
+    fn signal(&self, id: StreamId, signal: i32) -> impl Future<Output = Result<()>> + Send;
+    fn resize(&self, id: StreamId, size: TerminalSize) -> impl Future<Output = Result<()>> + Send;
+    /// Why an operation broke off: waits for the machine to say, within reason.
+    fn fate(&self) -> impl Future<Output = Error> + Send;
+}
+
+/// Everything a session is started from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    pub image: BootImage,
+    pub shape: Shape,
+    /// Variables of every command in the session.
+    pub env: Vec<(String, String)>,
+    /// The VMM's program.
+    pub vmm: PathBuf,
+    pub boot_deadline: Duration,
+}
+
+/// Owns a machine. Dropped, the machine is killed, and an ephemeral session's directory with it.
+#[derive(Debug)]
+pub struct Session {
+    // In the order they go: the machine before the directory its files are in.
+    machine: Machine,
+    link: Link,
+    record: Mutex<Record>,
+    directory: SessionDir,
+}
+
+impl Session {
+    /// Starts the machine and waits until its agent is ready for work.
+    pub async fn start(mut directory: SessionDir, plan: Plan, ephemeral: bool) -> Result<Self> {
+        let fresh = !directory.scratch().exists();
+        // Until its disk is made there is nothing in it to keep.
+        directory.discard_at_end(ephemeral || fresh);
+        let mut record = first_record(&directory, &plan, ephemeral);
+        record.write(directory.path())?;
+        if fresh {
+            scratch::make(directory.paths().cache(), plan.shape.disk, &directory.scratch())?;
+        }
+        directory.discard_at_end(ephemeral);
+        let env = plan.image.env.iter().chain(&plan.env);
+        let env = env.map(|(key, value)| (key.clone().into_bytes(), value.clone().into_bytes())).collect();
+        let config = machine_config(&directory, &plan)?;
+        let agent_socket = directory.paths().socket(directory.name(), AGENT_SOCKET)?;
+        let link = Link::listen(&agent_socket, directory.name().to_string(), env)?;
+        for log in [directory.console(), directory.machine_log()] {
+            let _ = std::fs::remove_file(log);
+        }
+        let (asked, shut_down) = oneshot::channel();
+        link.shut_down_when(shut_down);
+        let machine = Machine::start(&plan.vmm, &config, &directory.machine_log(), asked).await?;
+        record.machine = machine.id();
+        record.write(directory.path())?;
+        let session = Session { machine, link, record: Mutex::new(record), directory };
+        match session.become_ready(plan.boot_deadline).await {
+            Ok(()) => Ok(session),
+            Err(error) => {
+                session.machine.kill().await;
+                session.record_end(&error.line());
+                Err(error)
+            }
+        }
+    }
+
+    async fn become_ready(&self, deadline: Duration) -> Result<()> {
+        tokio::select! {
+            ready = self.link.ready() => ready.map(drop),
+            end = self.machine.ended() => Err(self.why_ended(&end)),
+            () = tokio::time::sleep(deadline) => Err(Error::BootDeadline {
+                waited: deadline,
+                console: console::last_lines_quoted(&self.directory.console()),
+            }),
+        }?;
+        let mut record = self.record();
+        record.state = State::Running;
+        record.started_unix_ms = Some(unix_ms());
+        record.write(self.directory.path())
+    }
+
+    pub fn directory(&self) -> &SessionDir {
+        &self.directory
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn machine_pid(&self) -> Option<u32> {
+        self.machine.id().map(|id| id.pid)
+    }
+
+    /// What the guest said of itself. Untrusted.
+    pub fn guest(&self) -> Option<GuestInfo> {
+        match self.link.state() {
+            LinkState::Ready(info) => Some(info),
+            _ => None,
+        }
+    }
+
+    /// Waits for the machine's end and says why it came.
+    pub async fn ended(&self) -> Error {
+        let end = self.machine.ended().await;
+        self.why_ended(&end)
+    }
+
+    /// Asks the guest to switch itself off, and ends the machine when it does not in time.
+    pub async fn shut_down(&self, grace: Duration) -> End {
+        let orderly = async {
+            self.link.shut_down(grace).await.ok()?;
+            tokio::time::timeout(grace + POWER_OFF_DEADLINE, self.machine.ended()).await.ok()
+        };
+        match orderly.await {
+            Some(end) => end,
+            None => self.stop_machine().await,
+        }
+    }
+
+    async fn stop_machine(&self) -> End {
+        if let Ok(Response::Done) = self.machine.control(&vmm_api::Request::Stop).await
+            && let Ok(end) = tokio::time::timeout(FATE_DEADLINE, self.machine.ended()).await
+        {
+            return end;
+        }
+        self.machine.kill().await
+    }
+
+    /// Ends a machine whose disk nobody will look at again.
+    pub async fn kill(&self) {
+        self.machine.kill().await;
+    }
+
+    /// Notes in the record that the session is stopped and why.
+    pub fn record_end(&self, why: &str) {
+        let mut record = self.record();
+        record.state = State::Stopped;
+        record.ended = Some(why.to_owned());
+        record.ended_unix_ms = Some(unix_ms());
+        record.owner = None;
+        record.machine = None;
+        // A full disk here leaves a record that the next start settles.
+        let _ = record.write(self.directory.path());
+    }
+
+    /// From now on the session's disk, record and logs stay when it ends.
+    pub fn keep(&mut self) {
+        self.record().ephemeral = false;
+        self.directory.discard_at_end(false);
+    }
+
+    pub async fn status(&self) -> Result<Response> {
+        self.machine.control(&vmm_api::Request::Status).await
+    }
+
+    fn why_ended(&self, end: &End) -> Error {
+        let log = self.directory.console();
+        let reset = matches!(end, End::Exited(ExitReason::Reset | ExitReason::PowerOff | ExitReason::TripleFault));
+        if reset && let Some(line) = console::panic_line(&log) {
+            return Error::Panicked { line };
+        }
+        match end {
+            End::Failed { why } => Error::MachineFailed { why: console::safe(why.as_bytes()) },
+            End::Exited(reason) => Error::Ended {
+                why: reason_text(reason, self.link.state() == LinkState::ShuttingDown),
+                console: console::last_lines_quoted(&log),
+            },
+            End::Died { how } => Error::Ended {
+                why: how.clone(),
+                console: console::last_lines_quoted(&self.directory.machine_log()),
+            },
+        }
+    }
+}
+
+impl Host for Session {
+    async fn start(&self, request: Request) -> Result<Operation> {
+        self.link.start(request).await
+    }
+
+    async fn signal(&self, id: StreamId, signal: i32) -> Result<()> {
+        self.link.signal(id, signal).await
+    }
+
+    async fn resize(&self, id: StreamId, size: TerminalSize) -> Result<()> {
+        self.link.resize(id, size).await
+    }
+
+    async fn fate(&self) -> Error {
+        tokio::time::timeout(FATE_DEADLINE, self.ended()).await.unwrap_or(Error::AgentGone)
+    }
+}
+
+/// Where the machine carries the agent's connections: the name the VMM makes of a base and a port.
+const AGENT_SOCKET: &str = "vsock_1024";
+const VSOCK_BASE: &str = "vsock";
+const CONTROL_SOCKET: &str = "control";
+
+pub(crate) fn control_socket(directory: &SessionDir) -> Result<PathBuf> {
+    directory.paths().socket(directory.name(), CONTROL_SOCKET)
+}
+
+fn machine_config(directory: &SessionDir, plan: &Plan) -> Result<MachineConfig> {
+    let disk = |path, mode| Disk { path, mode };
+    Ok(MachineConfig {
+        version: CONFIG_VERSION,
+        vcpus: plan.shape.cpus,
+        memory: plan.shape.memory,
+        kernel: plan.image.kernel.clone(),
+        initramfs: Some(plan.image.initramfs.clone()),
+        kernel_args: Vec::new(),
+        disks: vec![
+            disk(plan.image.rootfs.clone(), DiskMode::ReadOnly),
+            disk(directory.scratch(), DiskMode::Scratch),
+        ],
+        vsock: Some(Vsock {
+            cid: GuestCid::ONLY,
+            socket: directory.paths().socket(directory.name(), VSOCK_BASE)?,
+            ports: vec![agent_protocol::PORT],
+        }),
+        console: Console { log: directory.console(), max_bytes: CONSOLE_BYTES },
+        control: control_socket(directory)?,
+    })
+}
+
+/// What a session that is started again keeps of its former life is when it was made.
+fn first_record(directory: &SessionDir, plan: &Plan, ephemeral: bool) -> Record {
+    let now = unix_ms();
+    let former = Record::read(directory.path()).ok();
+    Record {
+        version: RECORD_VERSION,
+        name: directory.name().clone(),
+        state: State::Starting,
+        ephemeral,
+        image: plan.image.name.clone(),
+        image_id: plan.image.id.clone(),
+        shape: plan.shape,
+        env: plan.env.clone(),
+        created_unix_ms: former.map_or(now, |former| former.created_unix_ms),
+        started_unix_ms: None,
+        ended_unix_ms: None,
+        ended: None,
+        owner: ProcessId::current(),
+        machine: None,
+    }
+}
+
+fn reason_text(reason: &ExitReason, in_order: bool) -> String {
+    match reason {
+        ExitReason::PowerOff | ExitReason::Reset if in_order => "it shut down in order".to_owned(),
+        ExitReason::PowerOff => "its kernel switched the machine off".to_owned(),
+        ExitReason::Reset => "its kernel reset the machine".to_owned(),
+        ExitReason::Stopped => "the machine was stopped".to_owned(),
+        ExitReason::OwnerGone => "the machine's owner went away".to_owned(),
+        ExitReason::TripleFault => "its kernel crashed with a triple fault".to_owned(),
+        ExitReason::KvmError { text } => format!("KVM could not go on: {}", console::safe(text.as_bytes())),
+        ExitReason::DeviceError { text } => {
+            format!("a device of the machine failed: {}", console::safe(text.as_bytes()))
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! What a session leaves on disk, and who owns it now.
+//!
+//! A session is a directory. Its owner, the process that holds the machine, holds a lock on it from the
+//! first moment to the last, so "is anybody there" is a question to the kernel and never to a file that a
+//! crash left behind. Whoever makes, removes or looks at sessions holds the table's lock meanwhile.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags},
+    io::Errno,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error, Paths, Result, SessionName,
+    error::Context,
+    paths::{make_owned, make_private},
+    process::ProcessId,
+    shape::Shape,
+};
+
+/// A reader refuses a record of any other version.
+pub const RECORD_VERSION: u32 = 1;
+/// The table is held for milliseconds, or seconds while a dead session's machine is ended.
+const TABLE_DEADLINE: Duration = Duration::from_secs(15);
+/// flock has no deadline of its own, so a busy lock is asked again this often.
+const TABLE_RETRY: Duration = Duration::from_millis(10);
+
+/// `session.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    pub version: u32,
+    pub name: SessionName,
+    pub state: State,
+    /// Made by `coffer run` for one command: nothing of it stays.
+    pub ephemeral: bool,
+    pub image: String,
+    /// The root file system this session's disk belongs on top of.
+    #[serde(default)]
+    pub image_id: Option<String>,
+    pub shape: Shape,
+    pub env: Vec<(String, String)>,
+    pub created_unix_ms: u64,
+    pub started_unix_ms: Option<u64>,
+    pub ended_unix_ms: Option<u64>,
+    /// Why it ended last, for a person.
+    pub ended: Option<String>,
+    pub owner: Option<ProcessId>,
+    pub machine: Option<ProcessId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    Starting,
+    Running,
+    Stopped,
+}
+
+impl State {
+    pub fn word(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Running => "running",
+            State::Stopped => "stopped",
+        }
+    }
+}
+
+pub(crate) fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Record {
+    pub fn read(directory: &Path) -> Result<Self> {
+        let path = directory.join(RECORD_FILE);
+        let text = fs::read_to_string(&path).context("session record cannot be read", &path)?;
+        let damaged = |source| Error::Record { path: path.clone(), source };
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(damaged)?;
+        match value.get("version").and_then(serde_json::Value::as_u64) {
+            Some(found) if found == u64::from(RECORD_VERSION) => serde_json::from_value(value).map_err(damaged),
+            found => Err(Error::RecordVersion { path, found: found.unwrap_or(0) }),
+        }
+    }
+
+    /// Complete or not at all, whatever happens in between.
+    pub fn write(&self, directory: &Path) -> Result<()> {
+        let path = directory.join(RECORD_FILE);
+        let partial = directory.join("session.json.partial");
+        let act = "session record cannot be written";
+        let mut text = serde_json::to_vec_pretty(self).map_err(|source| Error::Record { path: path.clone(), source })?;
+        text.push(b'\n');
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&partial);
+        file.and_then(|mut file| file.write_all(&text)).context(act, &partial)?;
+        fs::rename(&partial, &path).context(act, &path)
+    }
+}
+
+const RECORD_FILE: &str = "session.json";
+const LOCK_FILE: &str = "lock";
+
+/// All sessions of this user, and the right to change which there are.
+#[derive(Debug)]
+pub struct Table {
+    paths: Paths,
+    _lock: File,
+}
+
+/// One row: a session's record, or why it cannot be read, and whether somebody owns it.
+#[derive(Debug)]
+pub struct Entry {
+    pub name: SessionName,
+    pub alive: bool,
+    pub record: Result<Record>,
+}
+
+impl Table {
+    /// Waits for the table and settles what dead owners left.
+    pub fn open(paths: &Paths) -> Result<Self> {
+        make_private(&paths.sessions())?;
+        let path = paths.sessions().join(".lock");
+        let lock = open_lock(&path)?;
+        let start = Instant::now();
+        while !try_lock(&lock).context("session table cannot be locked", &path)? {
+            if start.elapsed() > TABLE_DEADLINE {
+                return Err(Error::Busy { path, waited: TABLE_DEADLINE });
+            }
+            std::thread::sleep(TABLE_RETRY);
+        }
+        let table = Table { paths: paths.clone(), _lock: lock };
+        crate::reap::settle_dead(&table)?;
+        Ok(table)
+    }
+
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// Every session, by name.
+    pub fn entries(&self) -> Result<Vec<Entry>> {
+        let directory = self.paths.sessions();
+        let listed = fs::read_dir(&directory).context("sessions cannot be listed", &directory)?;
+        let mut names: Vec<SessionName> =
+            listed.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+        names.sort();
+        Ok(names.into_iter().map(|name| self.entry(name)).collect())
+    }
+
+    /// The session of this name, or an error that says which one was meant.
+    pub fn find(&self, name: &SessionName) -> Result<Entry> {
+        if self.paths.session(name).is_dir() {
+            return Ok(self.entry(name.clone()));
+        }
+        let all: Vec<SessionName> = self.entries()?.into_iter().map(|entry| entry.name).collect();
+        let closest = name.closest(&all).cloned();
+        Err(Error::UnknownSession { name: name.clone(), closest })
+    }
+
+    fn entry(&self, name: SessionName) -> Entry {
+        let directory = self.paths.session(&name);
+        Entry { alive: is_owned(&directory), record: Record::read(&directory), name }
+    }
+
+    /// Makes a session of this name or, when nobody cares, of a new one.
+    pub fn create(&self, name: Option<SessionName>) -> Result<SessionDir> {
+        if let Some(name) = name {
+            return self.create_named(name)?.map_err(|name| Error::NameInUse { name });
+        }
+        loop {
+            if let Ok(made) = self.create_named(SessionName::generate())? {
+                return Ok(made);
+            }
+        }
+    }
+
+    fn create_named(&self, name: SessionName) -> Result<Result<SessionDir, SessionName>> {
+        let directory = self.paths.session(&name);
+        match fs::create_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(Err(name)),
+            made => made.context("directory cannot be made", &directory)?,
+        }
+        make_owned(&directory)?;
+        let owned = self.own(name, directory.clone());
+        if owned.is_err() {
+            let _ = fs::remove_dir_all(&directory);
+        }
+        owned.map(Ok)
+    }
+
+    /// Takes a session nobody owns, to start it again.
+    pub fn take(&self, name: &SessionName) -> Result<SessionDir> {
+        self.own(name.clone(), self.paths.session(name))
+    }
+
+    fn own(&self, name: SessionName, directory: PathBuf) -> Result<SessionDir> {
+        let path = directory.join(LOCK_FILE);
+        let lock = open_lock(&path)?;
+        if !try_lock(&lock).context("session cannot be locked", &path)? {
+            return Err(Error::NameInUse { name });
+        }
+        let sockets = self.paths.sockets(&name);
+        let sockets_lock = own_sockets(&name, &sockets)?;
+        Ok(SessionDir { paths: self.paths.clone(), name, directory, sockets, ephemeral: false, _locks: (lock, sockets_lock) })
+    }
+
+    /// Removes all there is of a session nobody owns.
+    pub fn remove(&self, name: &SessionName) -> Result<()> {
+        remove(&self.paths, name)
+    }
+}
+
+fn remove(paths: &Paths, name: &SessionName) -> Result<()> {
+    for directory in [paths.sockets(name), paths.session(name)] {
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => done.context("session cannot be removed", &directory)?,
+        }
+    }
+    Ok(())
+}
+
+/// Two state directories may share a runtime directory, so the sockets are locked for themselves. What a
+/// dead session left in there is cleared.
+fn own_sockets(name: &SessionName, sockets: &Path) -> Result<OwnedFd> {
+    make_owned(sockets)?;
+    let act = "directory of the session's sockets cannot be used";
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let lock = rustix::fs::open(sockets, flags, Mode::empty()).context(act, sockets)?;
+    if !try_lock(&lock).context(act, sockets)? {
+        return Err(Error::NameInUse { name: name.clone() });
+    }
+    for entry in fs::read_dir(sockets).context(act, sockets)? {
+        let path = entry.context(act, sockets)?.path();
+        fs::remove_file(&path).context(act, &path)?;
+    }
+    Ok(lock)
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    options.open(path).context("lock file cannot be opened", path)
+}
+
+fn try_lock(file: impl std::os::fd::AsFd) -> io::Result<bool> {
+    match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Asked under the table's lock, so that nobody takes the question for an owner.
+fn is_owned(directory: &Path) -> bool {
+    File::open(directory.join(LOCK_FILE)).is_ok_and(|lock| matches!(try_lock(&lock), Ok(false)))
+}
+
+/// A session's directory, owned by this process until the value is dropped.
+#[derive(Debug)]
+pub struct SessionDir {
+    paths: Paths,
+    name: SessionName,
+    directory: PathBuf,
+    sockets: PathBuf,
+    ephemeral: bool,
+    _locks: (File, OwnedFd),
+}
+
+impl SessionDir {
+    pub fn name(&self) -> &SessionName {
+        &self.name
+    }
+
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.directory
+    }
+
+    /// From now on all of it goes when this value does.
+    pub fn discard_at_end(&mut self, discard: bool) {
+        self.ephemeral = discard;
+    }
+
+    pub fn scratch(&self) -> PathBuf {
+        self.directory.join("scratch.img")
+    }
+
+    pub fn console(&self) -> PathBuf {
+        console_of(&self.directory)
+    }
+
+    pub fn machine_log(&self) -> PathBuf {
+        machine_log_of(&self.directory)
+    }
+}
+
+pub fn console_of(directory: &Path) -> PathBuf {
+    directory.join("console.log")
+}
+
+pub fn machine_log_of(directory: &Path) -> PathBuf {
+    directory.join("vmm.log")
+}
+
+pub fn keeper_log_of(directory: &Path) -> PathBuf {
+    directory.join("keeper.log")
+}
+
+impl Drop for SessionDir {
+    fn drop(&mut self) {
+        // What cannot be removed now is found by the next start: the locks go with this process.
+        if self.ephemeral {
+            let _ = remove(&self.paths, &self.name);
+        } else {
+            let _ = fs::remove_dir_all(&self.sockets);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn record(name: &str) -> Record {
+        Record {
+            version: RECORD_VERSION,
+            name: name.parse().unwrap(),
+            state: State::Running,
+            ephemeral: false,
+            image: "default".into(),
+            image_id: None,
+            shape: Shape::new(None, None, None).unwrap(),
+            env: vec![("A".into(), "b".into())],
+            created_unix_ms: 1,
+            started_unix_ms: Some(2),
+            ended_unix_ms: None,
+            ended: None,
+            owner: None,
+            machine: None,
+        }
+    }
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written() {
+        let root = tempfile::tempdir().unwrap();
+        record("a").write(root.path()).unwrap();
+        assert_eq!(Record::read(root.path()).unwrap(), record("a"));
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        Record { version: 2, ..record("a") }.write(root.path()).unwrap();
+        assert!(matches!(Record::read(root.path()), Err(Error::RecordVersion { found: 2, .. })));
+        fs::write(root.path().join(RECORD_FILE), "{").unwrap();
+        assert!(matches!(Record::read(root.path()), Err(Error::Record { .. })));
+    }
+
+    #[test]
+    fn a_name_is_in_use_while_its_owner_lives_and_free_afterwards() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let name: SessionName = "one".parse().unwrap();
+        let owner = Table::open(&paths).unwrap().create(Some(name.clone())).unwrap();
+        record("one").write(owner.path()).unwrap();
+        {
+            let table = Table::open(&paths).unwrap();
+            assert!(table.find(&name).unwrap().alive);
+            assert!(matches!(table.create(Some(name.clone())), Err(Error::NameInUse { .. })));
+            assert!(matches!(table.take(&name), Err(Error::NameInUse { .. })));
+        }
+        drop(owner);
+        let table = Table::open(&paths).unwrap();
+        assert!(!table.find(&name).unwrap().alive);
+        assert!(table.take(&name).is_ok());
+        table.remove(&name).unwrap();
+        assert!(matches!(table.find(&name), Err(Error::UnknownSession { .. })));
+    }
+
+    #[test]
+    fn an_ephemeral_session_leaves_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::below(root.path());
+        let mut owner = Table::open(&paths).unwrap().create(None).unwrap();
+        owner.discard_at_end(true);
+        let (session, sockets) = (owner.path().to_owned(), paths.sockets(owner.name()));
+        assert!(session.is_dir() && sockets.is_dir());
+        drop(owner);
+        assert!(!session.exists() && !sockets.exists());
+    }
+}
