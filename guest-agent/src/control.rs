@@ -67,7 +67,7 @@ pub(crate) fn serve(agent: &Arc<Agent>, first: Option<Link>) {
         match ended {
             Ok(()) => return,
             Err(Broken::Closed) => {}
-            Err(error) => log::warn(format_args!("control connection: {error}")),
+            Err(error) => log::warn(format_args!("control connection: {}", log::with_causes(&error))),
         }
         // A host that answers and hangs up at once is not worth a busy loop.
         backoff.pause();
@@ -82,7 +82,7 @@ fn serve_link(agent: &Arc<Agent>, link: &mut Link, backoff: &mut Backoff) -> Res
     match setup::become_session(agent.root(), agent.machine(), setup) {
         Ok(session) => agent.become_session(session),
         Err(error) => {
-            let what = error.to_string();
+            let what = log::with_causes(&error);
             log::warn(format_args!("cannot become the session: {what}"));
             link.write(&GuestMessage::SetupFailed { what })?;
             return Ok(());

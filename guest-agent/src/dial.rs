@@ -76,10 +76,14 @@ impl Backoff {
 
 pub(crate) fn dial_until_answered(dialer: &dyn Dialer) -> OwnedFd {
     let mut backoff = Backoff::new();
+    let mut told = false;
     loop {
         match dialer.dial() {
             Ok(socket) => return socket,
-            Err(error) if backoff.0 == SLOWEST => log::warn(format_args!("host does not answer: {error}")),
+            Err(error) if backoff.0 == SLOWEST && !told => {
+                told = true;
+                log::warn(format_args!("host does not answer, asking on: {error}"));
+            }
             Err(_) => {}
         }
         backoff.pause();

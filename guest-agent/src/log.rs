@@ -40,15 +40,19 @@ pub(crate) fn warn(message: impl Display) {
     }
 }
 
-/// The one line of a machine that cannot go on, with its causes. Never limited.
+/// The one line of a machine that cannot go on. Never limited.
 pub fn report_fatal(error: &Error) {
+    write("<2>", &with_causes(error));
+}
+
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = error.source();
     while let Some(source) = cause {
         line = format!("{line}: {source}");
         cause = source.source();
     }
-    write("<2>", &line);
+    line
 }
 
 fn write(level: &str, message: &dyn Display) {

@@ -19,7 +19,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Error> {
     boot::mount_kernel_filesystems()?;
     boot::protect_this_process();
-    boot::load_modules(Path::new("/modules"))?;
+    let later = boot::load_modules(Path::new("/modules"))?;
     // The host answers while the disks are mounted; nothing it says is read before the root is there.
     let dialing = EarlyDial::start(HostVsock)?;
     let root = boot::enter_root()?;
@@ -30,6 +30,8 @@ fn run() -> Result<(), Error> {
         root: Path::new("/").into(),
         cgroups: Cgroups::open(Path::new("/sys/fs/cgroup")).ok(),
     })?;
-    Arc::new(agent).serve(dialing.finish());
+    let link = dialing.finish();
+    later.load_in_background();
+    Arc::new(agent).serve(link);
     Ok(())
 }

@@ -310,6 +310,20 @@ mod tests {
         assert_eq!(seen, b"hello world$");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic_or_invent_data(bytes in proptest::collection::vec(0u8..4, 0..256)) {
+            let mut incoming = incoming(&bytes);
+            let mut used = 0;
+            while let Ok(Piece::Data(data)) = incoming.next() {
+                let count = data.len().min(3);
+                incoming.consume(count);
+                used += count;
+            }
+            proptest::prop_assert!(used <= bytes.len());
+        }
+    }
+
     #[test]
     fn anything_but_stdin_is_a_violation() {
         let stdout = encode_frame(Channel::Stdout, b"x");

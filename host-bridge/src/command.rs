@@ -74,7 +74,9 @@ impl Outcome {
                 "system_us": exit.usage.system_us,
                 "max_rss_kib": exit.usage.max_rss_kib,
             }),
-            Outcome::Failed(failure) => serde_json::json!({ "failed": console::safe(failure.message.as_bytes()) }),
+            Outcome::Failed(failure) => {
+                serde_json::json!({ "failed": console::safe(failure.message.as_bytes()) })
+            }
             Outcome::OutputClosed => serde_json::json!({ "output_closed": true }),
             Outcome::Interrupted(signal) => serde_json::json!({ "interrupted": signal }),
             Outcome::Overdue => serde_json::json!({ "timed_out": true }),
@@ -96,8 +98,12 @@ impl Outcome {
             Outcome::Exited(Exit { timed_out: true, .. }) | Outcome::Overdue => {
                 output::note(&format!("command ran longer than --timeout allows: {command}"));
             }
-            Outcome::Exited(Exit { out_of_memory: true, .. }) => {
-                output::note(&format!("the sandbox ran out of memory during: {command}\nhint: a larger --memory"));
+            Outcome::Exited(Exit {
+                out_of_memory: true, ..
+            }) => {
+                output::note(&format!(
+                    "the sandbox ran out of memory during: {command}\nhint: a larger --memory"
+                ));
             }
             Outcome::Exited(_) | Outcome::OutputClosed | Outcome::Interrupted(_) => {}
         }
@@ -210,11 +216,13 @@ fn spawn_output(mut reader: OperationReader) -> Result<oneshot::Receiver<Result<
 fn pump_output(reader: &mut OperationReader) -> Result<Ended> {
     let act = "standard output cannot be written";
     loop {
-        let ended = match reader.next()? {
+        let ended = match reader.receive()? {
             None => Ended::Broken,
             Some(Incoming::Stdout(data)) => match output::write_all(stdout(), data) {
                 Ok(()) => continue,
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ended::Outcome(Outcome::OutputClosed),
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    Ended::Outcome(Outcome::OutputClosed)
+                }
                 Err(source) => return Err(Error::System { act, source }),
             },
             Some(Incoming::Stderr(data)) => {
@@ -225,7 +233,11 @@ fn pump_output(reader: &mut OperationReader) -> Result<Ended> {
             Some(Incoming::Reply(Reply::Started { .. })) => continue,
             Some(Incoming::Reply(Reply::Exited(exit))) => Ended::Outcome(Outcome::Exited(exit)),
             Some(Incoming::Reply(Reply::Failed(failure))) => Ended::Outcome(Outcome::Failed(failure)),
-            Some(Incoming::Reply(_)) => return Err(Error::Unexpected { what: "a reply no command gives" }),
+            Some(Incoming::Reply(_)) => {
+                return Err(Error::Unexpected {
+                    what: "a reply no command gives",
+                });
+            }
         };
         return Ok(ended);
     }
@@ -241,7 +253,10 @@ fn spawn_input(mut writer: OperationWriter) -> Result<()> {
 
 fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(work);
-    spawned.map(drop).map_err(|source| Error::System { act: "thread cannot be started", source })
+    spawned.map(drop).map_err(|source| Error::System {
+        act: "thread cannot be started",
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -251,12 +266,22 @@ mod tests {
     use super::*;
 
     fn exit(status: Status, timed_out: bool) -> Outcome {
-        Outcome::Exited(Exit { status, timed_out, out_of_memory: false, usage: Usage::default() })
+        Outcome::Exited(Exit {
+            status,
+            timed_out,
+            out_of_memory: false,
+            usage: Usage::default(),
+        })
     }
 
     #[test]
     fn exit_codes_are_those_shells_use() {
-        let failed = |kind| Outcome::Failed(Failure { kind, message: String::new() });
+        let failed = |kind| {
+            Outcome::Failed(Failure {
+                kind,
+                message: String::new(),
+            })
+        };
         for (outcome, code) in [
             (exit(Status::Code(0), false), 0),
             (exit(Status::Code(7), false), 7),

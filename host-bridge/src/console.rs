@@ -30,7 +30,12 @@ fn push_safe(safe: &mut String, c: char) {
     match c {
         '\t' => safe.push(' '),
         // Overrides and isolates could make a line read as another one.
-        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}' => {
+        '\u{200e}'
+        | '\u{200f}'
+        | '\u{202a}'..='\u{202e}'
+        | '\u{2066}'..='\u{2069}'
+        | '\u{2028}'
+        | '\u{2029}' => {
             safe.extend(c.escape_unicode());
         }
         c if c.is_control() => safe.extend(c.escape_default()),
@@ -47,19 +52,29 @@ pub fn last_lines(log: &Path) -> Vec<String> {
 
 /// [`last_lines`] as they stand below a hint.
 pub(crate) fn last_lines_quoted(log: &Path) -> String {
-    last_lines(log).iter().map(|line| format!("\n  | {line}")).collect()
+    last_lines(log)
+        .iter()
+        .map(|line| format!("\n  | {line}"))
+        .collect()
 }
 
 /// The line in which the guest's kernel says that it gave up.
 pub(crate) fn panic_line(log: &Path) -> Option<String> {
     let tail = read_tail(log)?;
-    let at = |line: &[u8]| String::from_utf8_lossy(line).find("Kernel panic").map(|at| (at, line.to_vec()));
+    let at = |line: &[u8]| {
+        String::from_utf8_lossy(line)
+            .find("Kernel panic")
+            .map(|at| (at, line.to_vec()))
+    };
     let (at, line) = lines(&tail).filter_map(at).last()?;
     Some(safe(String::from_utf8_lossy(&line).get(at..)?.as_bytes()))
 }
 
 fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
-    bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty())
+    bytes
+        .split(|byte| *byte == b'\n')
+        .map(<[u8]>::trim_ascii)
+        .filter(|line| !line.is_empty())
 }
 
 fn read_tail(log: &Path) -> Option<Vec<u8>> {
@@ -90,8 +105,14 @@ mod tests {
         let log = root.path().join("console.log");
         let text = "boot\r\n[    1.5] Kernel panic - not syncing: VFS: no root\r\n[    1.6] CPU: 0\r\n\r\n";
         std::fs::write(&log, text).unwrap();
-        assert_eq!(panic_line(&log).as_deref(), Some("Kernel panic - not syncing: VFS: no root"));
-        assert_eq!(last_lines(&log).last().map(String::as_str), Some("[    1.6] CPU: 0"));
+        assert_eq!(
+            panic_line(&log).as_deref(),
+            Some("Kernel panic - not syncing: VFS: no root")
+        );
+        assert_eq!(
+            last_lines(&log).last().map(String::as_str),
+            Some("[    1.6] CPU: 0")
+        );
         assert!(last_lines(&root.path().join("none")).is_empty());
     }
 }

@@ -9,7 +9,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{act}: {}", path.display())]
-    Io { act: &'static str, path: PathBuf, source: io::Error },
+    Io {
+        act: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
     #[error("{act}")]
     System { act: &'static str, source: io::Error },
     #[error("home directory not found: HOME is not set and the user is not in /etc/passwd")]
@@ -21,14 +25,23 @@ pub enum Error {
     #[error("session name is not valid: {name:?}")]
     SessionName { name: String },
     #[error("{option} is not valid: {value:?}: {why}")]
-    Value { option: &'static str, value: String, why: String },
+    Value {
+        option: &'static str,
+        value: String,
+        why: String,
+    },
     #[error("{what}")]
     Usage { what: String, hint: String },
 
     #[error("session already runs: {name}")]
     NameInUse { name: SessionName },
+    #[error("session exists already: {name}")]
+    NameTaken { name: SessionName },
     #[error("no session has this name: {name}")]
-    UnknownSession { name: SessionName, closest: Option<SessionName> },
+    UnknownSession {
+        name: SessionName,
+        closest: Option<SessionName>,
+    },
     #[error("session does not run: {name}")]
     NotRunning { name: SessionName, why: Option<String> },
     #[error("session is not ready yet: {name}")]
@@ -36,7 +49,10 @@ pub enum Error {
     #[error("session record has a format this version does not read: {}: version {found}", path.display())]
     RecordVersion { path: PathBuf, found: u64 },
     #[error("session record is damaged: {}", path.display())]
-    Record { path: PathBuf, source: serde_json::Error },
+    Record {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
     #[error("the state directory is busy: another coffer has held it for {} s: {}", waited.as_secs(), path.display())]
     Busy { path: PathBuf, waited: Duration },
     #[error("the session's process could not be ended: {name}: pid {pid}")]
@@ -67,14 +83,17 @@ pub enum Error {
     #[error("the machine's control socket failed: {why}")]
     Control { why: String },
     #[error("the sandbox ended: {why}")]
-    Ended { why: String, console: String },
+    Ended { why: String, log: String },
     #[error("the sandbox's kernel panicked: {line}")]
     Panicked { line: String },
     #[error("the sandbox was not ready after {} s", waited.as_secs())]
-    BootDeadline { waited: Duration, console: String },
+    BootDeadline { waited: Duration, log: String },
     #[error("the sandbox could not set itself up: {what:?}")]
     SetupFailed { what: String },
-    #[error("the sandbox speaks agent protocol {found}, this coffer {}", agent_protocol::VERSION)]
+    #[error(
+        "the sandbox speaks agent protocol {found}, this coffer {}",
+        agent_protocol::VERSION
+    )]
     AgentVersion { found: u16 },
     #[error("the sandbox's agent does not answer: {what}")]
     AgentSilent { what: &'static str },
@@ -98,7 +117,11 @@ pub enum Error {
     KeeperVersion { found: u32, ours: u32 },
     /// What another process of ours found, as it said it.
     #[error("{what}")]
-    Reported { what: String, hint: Option<String>, code: u8 },
+    Reported {
+        what: String,
+        hint: Option<String>,
+        code: u8,
+    },
     #[error("the session's keeper does not answer: {name}")]
     KeeperSilent { name: SessionName },
     #[error("session belongs to a coffer run: {name}: pid {pid}")]
@@ -115,17 +138,17 @@ pub enum Error {
 }
 
 /// Exit codes of our own; everything else is the command's.
-pub mod code {
+pub(crate) mod code {
     /// What was typed makes no sense.
-    pub const USAGE: u8 = 2;
+    pub(crate) const USAGE: u8 = 2;
     /// The time limit of `--timeout` ran out, as timeout(1) says it.
-    pub const TIMED_OUT: u8 = 124;
+    pub(crate) const TIMED_OUT: u8 = 124;
     /// Something of ours failed, so nothing is known of the command.
-    pub const OURS: u8 = 125;
-    pub const NOT_EXECUTABLE: u8 = 126;
-    pub const NOT_FOUND: u8 = 127;
+    pub(crate) const OURS: u8 = 125;
+    pub(crate) const NOT_EXECUTABLE: u8 = 126;
+    pub(crate) const NOT_FOUND: u8 = 127;
     /// Added to the number of the signal that ended a command.
-    pub const SIGNAL_BASE: u8 = 128;
+    pub(crate) const SIGNAL_BASE: u8 = 128;
 }
 
 impl Error {
@@ -147,14 +170,25 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Error::Io { act, source, .. } => return io_hint(act, source),
-            Error::ForeignDirectory { .. } => "set XDG_RUNTIME_DIR and XDG_STATE_HOME to directories of your own",
+            Error::ForeignDirectory { .. } => {
+                "set XDG_RUNTIME_DIR and XDG_STATE_HOME to directories of your own"
+            }
             Error::SocketPath { .. } => "set XDG_RUNTIME_DIR to a shorter path",
             Error::SessionName { .. } => {
                 "lower-case letters, digits and dashes, at most 40, a letter or digit first"
             }
             Error::Usage { hint, .. } => hint,
-            Error::NameInUse { name } => return Some(format!("coffer exec {name} -- CMD, or coffer stop {name}")),
-            Error::UnknownSession { closest: Some(name), .. } => return Some(format!("did you mean {name}?")),
+            Error::NameInUse { name } => {
+                return Some(format!("coffer exec {name} -- CMD, or coffer stop {name}"));
+            }
+            Error::NameTaken { name } => {
+                return Some(format!(
+                    "coffer up {name} starts it again, coffer rm {name} removes it"
+                ));
+            }
+            Error::UnknownSession {
+                closest: Some(name), ..
+            } => return Some(format!("did you mean {name}?")),
             Error::UnknownSession { .. } => "coffer ls shows the sessions there are",
             Error::NotRunning { name, why: Some(why) } => {
                 return Some(format!("it ended: {why}; coffer up {name} starts it again"));
@@ -169,20 +203,29 @@ impl Error {
             Error::MachineFailed { .. } => "coffer doctor says what this host can do",
             Error::DiskChanged { .. } => "leave --disk away, or coffer rm the session first",
             Error::ImageChanged { .. } => "leave --image away, or take another name",
-            Error::StillRuns { name } => return Some(format!("coffer stop {name} first, or coffer rm -f {name}")),
-            Error::BootDeadline { console, .. } | Error::Ended { console, .. } if !console.is_empty() => {
-                return Some(format!("its console ended with:{console}"));
+            Error::StillRuns { name } => {
+                return Some(format!("coffer stop {name} first, or coffer rm -f {name}"));
             }
-            Error::BootDeadline { .. } => "coffer doctor says what this host can do; --boot-timeout waits longer",
-            Error::KeeperSilent { name } => return Some(format!("coffer rm -f {name} ends it and removes it")),
+            Error::BootDeadline { log, .. } | Error::Ended { log, .. } if !log.is_empty() => {
+                return Some(format!("the last it said:{log}"));
+            }
+            Error::BootDeadline { .. } => {
+                "coffer doctor says what this host can do; --boot-timeout waits longer"
+            }
+            Error::KeeperSilent { name } => {
+                return Some(format!("coffer rm -f {name} ends it and removes it"));
+            }
             Error::NotKept { .. } => "coffer up makes a session that can be worked in from outside",
             Error::TooLong(_) => "send large input with -i or coffer cp",
-            Error::AgentVersion { .. } => "coffer image build --if-stale puts this version's agent into the image",
+            Error::AgentVersion { .. } => {
+                "coffer image build --if-stale puts this version's agent into the image"
+            }
             Error::KeeperVersion { .. } => "coffer stop the session and start it again with this version",
             Error::Reported { hint, .. } => return hint.clone(),
-            Error::Guest { kind: agent_protocol::FailureKind::Exhausted, .. } => {
-                "the sandbox is out of room: a larger --memory or --disk"
-            }
+            Error::Guest {
+                kind: agent_protocol::FailureKind::Exhausted,
+                ..
+            } => "the sandbox is out of room: a larger --memory or --disk",
             _ => return None,
         };
         Some(hint.to_owned())
@@ -204,8 +247,13 @@ impl Error {
 fn io_hint(act: &str, source: &io::Error) -> Option<String> {
     match source.kind() {
         io::ErrorKind::StorageFull => Some("free some space on that disk".to_owned()),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem if act.starts_with("directory") => {
-            Some("XDG_STATE_HOME, XDG_DATA_HOME, XDG_CACHE_HOME and XDG_RUNTIME_DIR choose other directories".to_owned())
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            if act.starts_with("directory") =>
+        {
+            Some(
+                "XDG_STATE_HOME, XDG_DATA_HOME, XDG_CACHE_HOME and XDG_RUNTIME_DIR choose other directories"
+                    .to_owned(),
+            )
         }
         _ => None,
     }
@@ -219,10 +267,17 @@ pub(crate) trait Context<T> {
 
 impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
     fn context(self, act: &'static str, path: impl Into<PathBuf>) -> Result<T> {
-        self.map_err(|source| Error::Io { act, path: path.into(), source: source.into() })
+        self.map_err(|source| Error::Io {
+            act,
+            path: path.into(),
+            source: source.into(),
+        })
     }
 
     fn act(self, act: &'static str) -> Result<T> {
-        self.map_err(|source| Error::System { act, source: source.into() })
+        self.map_err(|source| Error::System {
+            act,
+            source: source.into(),
+        })
     }
 }

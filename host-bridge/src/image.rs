@@ -38,7 +38,10 @@ impl BootImage {
             kernel: path(parts.kernel),
             initramfs: path(parts.initramfs),
             rootfs: path(parts.rootfs),
-            env: env.filter_map(|pair| pair.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect(),
+            env: env
+                .filter_map(|pair| pair.split_once('='))
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect(),
         })
     }
 }

@@ -31,10 +31,14 @@ const CONTROL_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// It never ran.
-    Failed { why: String },
+    Failed {
+        why: String,
+    },
     Exited(ExitReason),
     /// Its process went without a word.
-    Died { how: String },
+    Died {
+        how: String,
+    },
 }
 
 #[derive(Debug)]
@@ -56,24 +60,46 @@ impl Machine {
         log: &Path,
         asked: oneshot::Sender<Duration>,
     ) -> Result<Self> {
-        let mut child = command(program, log)?.spawn().map_err(|source| match source.kind() {
-            std::io::ErrorKind::NotFound => Error::NoProgram { path: program.to_owned() },
-            _ => Error::Io { act: "the machine's process cannot be started", path: program.to_owned(), source },
-        })?;
+        let mut child = command(program, log)?
+            .spawn()
+            .map_err(|source| match source.kind() {
+                std::io::ErrorKind::NotFound => Error::NoProgram {
+                    path: program.to_owned(),
+                },
+                _ => Error::Io {
+                    act: "the machine's process cannot be started",
+                    path: program.to_owned(),
+                    source,
+                },
+            })?;
         let id = child.id().and_then(ProcessId::of);
         let (Some(mut lifeline), Some(events)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(Error::AgentSilent { what: "no pipe to the machine's process" });
+            return Err(Error::AgentSilent {
+                what: "no pipe to the machine's process",
+            });
         };
-        let mut line = serde_json::to_vec(config)
-            .map_err(|source| Error::Record { path: program.to_owned(), source })?;
+        let mut line = serde_json::to_vec(config).map_err(|source| Error::Record {
+            path: program.to_owned(),
+            source,
+        })?;
         line.push(b'\n');
         // A process that dies before it reads says why in its events.
         let _ = lifeline.write_all(&line).await;
         let (ended, end) = watch::channel(None);
         let kill = Arc::new(Notify::new());
-        let events = Events { lines: BufReader::new(events), asked: Some(asked) };
+        let events = Events {
+            lines: BufReader::new(events),
+            asked: Some(asked),
+        };
         let watcher = tokio::spawn(watch_over(child, events, Arc::clone(&kill), ended));
-        Ok(Machine { id, control: config.control.clone(), end, kill, watcher, _lifeline: lifeline })
+        Ok(Machine {
+            id,
+            control: config.control.clone(),
+            end,
+            kill,
+            watcher,
+            _lifeline: lifeline,
+        })
     }
 
     pub fn id(&self) -> Option<ProcessId> {
@@ -84,7 +110,9 @@ impl Machine {
     pub async fn ended(&self) -> End {
         let mut end = self.end.clone();
         let ended = end.wait_for(Option::is_some).await;
-        let gone = || End::Died { how: "its watcher is gone".to_owned() };
+        let gone = || End::Died {
+            how: "its watcher is gone".to_owned(),
+        };
         ended.ok().and_then(|end| end.clone()).unwrap_or_else(gone)
     }
 
@@ -146,7 +174,9 @@ async fn watch_over(
             child.wait().await
         }
     };
-    let end = said.unwrap_or_else(|| End::Died { how: status.map_or_else(|e| e.to_string(), how) });
+    let end = said.unwrap_or_else(|| End::Died {
+        how: status.map_or_else(|e| e.to_string(), how),
+    });
     ended.send_replace(Some(end));
 }
 
@@ -170,7 +200,11 @@ impl Events {
                 Ok(Event::ShutdownRequested { deadline_ms }) => self.pass_on(deadline_ms),
                 Ok(Event::Exited { reason }) => return Some(End::Exited(reason)),
                 Ok(Event::Failed { why }) => return Some(End::Failed { why }),
-                Err(_) => return Some(End::Died { how: Error::MachineSpoke { line }.line() }),
+                Err(_) => {
+                    return Some(End::Died {
+                        how: Error::MachineSpoke { line }.line(),
+                    });
+                }
             }
         }
     }
@@ -193,23 +227,34 @@ fn how(status: ExitStatus) -> String {
 
 /// One request to a machine's control socket and the answer to it.
 pub async fn control(socket: &Path, request: &Request) -> Result<Response> {
-    let failed = |error: std::io::Error| Error::Control { why: error.to_string() };
+    let failed = |error: std::io::Error| Error::Control {
+        why: error.to_string(),
+    };
     let exchange = async {
         let mut stream = UnixStream::connect(socket).await.map_err(failed)?;
         let mut line = serde_json::to_vec(request).map_err(|error| failed(error.into()))?;
         line.push(b'\n');
         stream.write_all(&line).await.map_err(failed)?;
         let answer = read_line(&mut BufReader::new(stream)).await?;
-        let answer = answer.ok_or_else(|| Error::Control { why: "it closed".to_owned() })?;
+        let answer = answer.ok_or_else(|| Error::Control {
+            why: "it closed".to_owned(),
+        })?;
         serde_json::from_str(&answer).map_err(|error| failed(error.into()))
     };
-    let late = |_| Error::Control { why: format!("no answer in {} s", CONTROL_DEADLINE.as_secs()) };
-    tokio::time::timeout(CONTROL_DEADLINE, exchange).await.map_err(late)?
+    let late = |_| Error::Control {
+        why: format!("no answer in {} s", CONTROL_DEADLINE.as_secs()),
+    };
+    tokio::time::timeout(CONTROL_DEADLINE, exchange)
+        .await
+        .map_err(late)?
 }
 
 async fn read_line(from: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<String>> {
     let mut line = Vec::new();
-    let read = from.take(vmm_api::MAX_LINE as u64).read_until(b'\n', &mut line).await;
+    let read = from
+        .take(vmm_api::MAX_LINE as u64)
+        .read_until(b'\n', &mut line)
+        .await;
     read.act("the machine's process cannot be read")?;
     if line.is_empty() {
         return Ok(None);
@@ -217,6 +262,8 @@ async fn read_line(from: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<Stri
     let text = String::from_utf8_lossy(&line);
     match text.strip_suffix('\n') {
         Some(text) => Ok(Some(text.to_owned())),
-        None => Err(Error::MachineSpoke { line: crate::console::safe(&line) }),
+        None => Err(Error::MachineSpoke {
+            line: crate::console::safe(&line),
+        }),
     }
 }

@@ -49,7 +49,9 @@ impl FromStr for SessionName {
             && text.bytes().next().is_some_and(good)
             && text.bytes().all(|b| good(b) || b == b'-');
         if !valid {
-            return Err(Error::SessionName { name: text.to_owned() });
+            return Err(Error::SessionName {
+                name: text.to_owned(),
+            });
         }
         Ok(SessionName(text.to_owned()))
     }
@@ -128,7 +130,18 @@ mod tests {
 
     #[test]
     fn a_name_that_is_no_single_component_is_refused() {
-        for bad in ["", ".", "..", "a/b", "-a", "A", "a_b", "a b", "é", &"a".repeat(41)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "-a",
+            "A",
+            "a_b",
+            "a b",
+            "é",
+            &"a".repeat(41),
+        ] {
             assert!(bad.parse::<SessionName>().is_err(), "{bad:?}");
         }
         assert!("a".repeat(40).parse::<SessionName>().is_ok());
@@ -136,8 +149,16 @@ mod tests {
 
     #[test]
     fn a_slip_of_the_finger_finds_the_name_that_was_meant() {
-        let names: Vec<SessionName> = ["build", "web-server", "calm-otter-01"].map(|n| n.parse().unwrap()).into();
-        let closest = |typed: &str| typed.parse::<SessionName>().unwrap().closest(&names).map(|n| n.as_str().to_owned());
+        let names: Vec<SessionName> = ["build", "web-server", "calm-otter-01"]
+            .map(|n| n.parse().unwrap())
+            .into();
+        let closest = |typed: &str| {
+            typed
+                .parse::<SessionName>()
+                .unwrap()
+                .closest(&names)
+                .map(|n| n.as_str().to_owned())
+        };
         assert_eq!(closest("biuld").as_deref(), Some("build"));
         assert_eq!(closest("calm").as_deref(), Some("calm-otter-01"));
         assert_eq!(closest("something-else"), None);

@@ -55,16 +55,26 @@ pub fn json(value: &impl Serialize) -> io::Result<()> {
 /// Rows under their headings, each column as wide as it must be.
 pub fn table(headings: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
     let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-        cells.chain(headings.get(column).map(|h| h.len())).max().unwrap_or(0)
+        let cells = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count());
+        cells
+            .chain(headings.get(column).map(|h| h.len()))
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..headings.len()).map(width).collect();
     let print = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let padded: Vec<String> = cells
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
         line(padded.join("  ").trim_end())
     };
     print(&mut headings.iter().copied())?;
-    rows.iter().try_for_each(|row| print(&mut row.iter().map(String::as_str)))
+    rows.iter()
+        .try_for_each(|row| print(&mut row.iter().map(String::as_str)))
 }
 
 pub fn stderr_is_terminal() -> bool {

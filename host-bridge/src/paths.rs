@@ -69,7 +69,10 @@ impl Paths {
     pub fn socket(&self, name: &SessionName, file: &str) -> Result<PathBuf> {
         let path = self.sockets(name).join(file);
         if path.as_os_str().len() > MAX_SOCKET_PATH {
-            return Err(Error::SocketPath { path, max: MAX_SOCKET_PATH });
+            return Err(Error::SocketPath {
+                path,
+                max: MAX_SOCKET_PATH,
+            });
         }
         Ok(path)
     }
@@ -92,7 +95,9 @@ pub fn make_owned(path: &Path) -> Result<()> {
     make_private(path)?;
     let found = fs::symlink_metadata(path).context("directory cannot be read", path)?;
     if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
-        return Err(Error::ForeignDirectory { path: path.to_owned() });
+        return Err(Error::ForeignDirectory {
+            path: path.to_owned(),
+        });
     }
     if found.mode() & 0o077 != 0 {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))
@@ -110,7 +115,9 @@ fn base(variable: &'static str, below_home: &str) -> Result<PathBuf> {
 
 /// A relative path in an XDG variable is to be ignored, says the specification.
 fn absolute(variable: &str) -> Option<PathBuf> {
-    std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
+    std::env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
 }
 
 fn home() -> Option<PathBuf> {
@@ -119,9 +126,8 @@ fn home() -> Option<PathBuf> {
 
 fn runtime_base() -> Option<PathBuf> {
     let uid = rustix::process::geteuid().as_raw();
-    let ours = |path: &PathBuf| {
-        fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == uid)
-    };
+    let ours =
+        |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == uid);
     absolute("XDG_RUNTIME_DIR").or_else(|| Some(PathBuf::from(format!("/run/user/{uid}"))).filter(ours))
 }
 
@@ -132,7 +138,11 @@ mod tests {
     #[test]
     fn a_socket_path_longer_than_the_kernel_takes_is_refused_with_its_value() {
         let name: SessionName = "a".repeat(40).parse().unwrap();
-        assert!(Paths::below(Path::new("/short")).socket(&name, "vsock_1024").is_ok());
+        assert!(
+            Paths::below(Path::new("/short"))
+                .socket(&name, "vsock_1024")
+                .is_ok()
+        );
         let deep = Path::new("/deep").join("d".repeat(60));
         let error = Paths::below(&deep).socket(&name, "vsock_1024").unwrap_err();
         assert!(error.to_string().contains("dddd"), "{error}");

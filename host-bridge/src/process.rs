@@ -1,10 +1,13 @@
-//! A process that can be told from a later one with the same number.
+//! Processes: one that can be told from a later one with the same number, and ours as a parent.
+#![allow(unsafe_code, reason = "close_range has no wrapper")]
 
 use std::{fs, os::fd::OwnedFd, time::Duration};
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+    process::{
+        Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, setrlimit,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +79,36 @@ fn gone(handle: &OwnedFd, wait: Duration) -> bool {
     poll(&mut [PollFd::new(handle, PollFlags::IN)], timeout.as_ref()).is_ok_and(|ready| ready > 0)
 }
 
+/// Descriptors that whoever started us left open, a lock of a script maybe, are not for processes that
+/// outlive us. Ours are close-on-exec anyway.
+pub(crate) fn keep_descriptors_to_ourselves() {
+    let first_after_standard: libc::c_uint = 3;
+    // SAFETY: with this flag the call closes nothing; it takes numbers only. Kernels before 5.11 refuse it,
+    // and then descriptors are inherited as ever.
+    let _ = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first_after_standard,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+}
+
+/// As many descriptors as the system lets us have: each command at work in a guest costs its machine one,
+/// and the soft limit is often 1024. Nothing of ours uses select(2), which that limit is for.
+pub(crate) fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Refused, the limit is what it was.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    );
+}
+
 /// The second field is the program's name in brackets and may hold anything, brackets too.
 fn start_of(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
@@ -100,7 +133,13 @@ mod tests {
         let id = ProcessId::of(child.id()).unwrap();
         let program = fs::read_link(format!("/proc/{}/exe", id.pid)).unwrap();
         let program = program.file_name().unwrap().to_str().unwrap().to_owned();
-        assert!(!ProcessId { start: id.start + 1, ..id }.runs(&program));
+        assert!(
+            !ProcessId {
+                start: id.start + 1,
+                ..id
+            }
+            .runs(&program)
+        );
         assert!(id.kill("coffer-vmm", Duration::from_secs(5)));
         assert!(child.try_wait().unwrap().is_none());
         assert!(id.kill(&program, Duration::from_secs(5)));

@@ -14,19 +14,25 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 const OWNER_DIED: &str = "its owner process died";
 
 pub(crate) fn settle_dead(table: &Table) -> Result<()> {
-    for entry in table.entries()?.iter().filter(|entry| !entry.alive) {
-        settle(table, entry)?;
+    for entry in &table.entries()? {
+        // One that cannot be settled is in nobody's way until its own name is asked for, and then it
+        // is tried again and the reason told.
+        let _ = settle(table, entry);
     }
     Ok(())
 }
 
-fn settle(table: &Table, entry: &Entry) -> Result<()> {
+/// Leaves a session that has an owner alone.
+pub(crate) fn settle(table: &Table, entry: &Entry) -> Result<()> {
+    if entry.alive {
+        return Ok(());
+    }
     let directory = table.paths().session(&entry.name);
     let record = match &entry.record {
         Ok(record) => record,
         // Its maker died before the first record was written: there is nothing in it.
         Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-            return table.remove(&entry.name);
+            return table.forget(&entry.name);
         }
         // Damaged, or from another version: it shows up in the list and only `rm` touches it.
         Err(_) => return Ok(()),
@@ -36,7 +42,7 @@ fn settle(table: &Table, entry: &Entry) -> Result<()> {
     }
     end_machine(record)?;
     if record.ephemeral {
-        return table.remove(&entry.name);
+        return table.forget(&entry.name);
     }
     let _ = fs::remove_dir_all(table.paths().sockets(&entry.name));
     let settled = Record {
@@ -53,9 +59,10 @@ fn settle(table: &Table, entry: &Entry) -> Result<()> {
 /// A machine ends by itself when its owner does; one that hangs is ended here.
 fn end_machine(record: &Record) -> Result<()> {
     match record.machine {
-        Some(machine) if !machine.kill(MACHINE_PROGRAM, KILL_WAIT) => {
-            Err(Error::Unkillable { name: record.name.clone(), pid: machine.pid })
-        }
+        Some(machine) if !machine.kill(MACHINE_PROGRAM, KILL_WAIT) => Err(Error::Unkillable {
+            name: record.name.clone(),
+            pid: machine.pid,
+        }),
         _ => Ok(()),
     }
 }
@@ -68,7 +75,10 @@ mod tests {
     use crate::{Paths, SessionName, process::ProcessId, state::tests::record};
 
     fn left_behind(paths: &Paths, record: &Record) {
-        let owner = Table::open(paths).unwrap().create(Some(record.name.clone())).unwrap();
+        let owner = Table::open(paths)
+            .unwrap()
+            .create(Some(record.name.clone()))
+            .unwrap();
         record.write(owner.path()).unwrap();
     }
 
@@ -76,14 +86,23 @@ mod tests {
     fn an_ephemeral_session_of_a_dead_owner_is_removed_and_a_kept_one_is_stopped() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::below(root.path());
-        left_behind(&paths, &Record { ephemeral: true, ..record("gone") });
+        left_behind(
+            &paths,
+            &Record {
+                ephemeral: true,
+                ..record("gone")
+            },
+        );
         left_behind(&paths, &record("stays"));
         let table = Table::open(&paths).unwrap();
         let entries = table.entries().unwrap();
         let names: Vec<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
         assert_eq!(names, ["stays"]);
         let settled = entries[0].record.as_ref().unwrap();
-        assert_eq!((settled.state, settled.ended.as_deref()), (State::Stopped, Some(OWNER_DIED)));
+        assert_eq!(
+            (settled.state, settled.ended.as_deref()),
+            (State::Stopped, Some(OWNER_DIED))
+        );
     }
 
     #[test]
@@ -108,7 +127,13 @@ mod tests {
         let mut machine = Command::new(machine).arg("60").spawn().unwrap();
         let mut stranger = Command::new("sleep").arg("60").spawn().unwrap();
         for (name, child) in [("machine", &machine), ("stranger", &stranger)] {
-            left_behind(&paths, &Record { machine: ProcessId::of(child.id()), ..record(name) });
+            left_behind(
+                &paths,
+                &Record {
+                    machine: ProcessId::of(child.id()),
+                    ..record(name)
+                },
+            );
         }
         Table::open(&paths).unwrap();
         assert!(!machine.wait().unwrap().success());

@@ -43,13 +43,23 @@ pub fn make(cache: &Path, size: DiskSize, to: &Path) -> Result<()> {
 
 fn copy_error(source: io::Error, path: &Path) -> Error {
     match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { path: path.to_owned() },
-        _ => Error::Io { act: "disk of the sandbox cannot be written", path: path.to_owned(), source },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull {
+            path: path.to_owned(),
+        },
+        _ => Error::Io {
+            act: "disk of the sandbox cannot be written",
+            path: path.to_owned(),
+            source,
+        },
     }
 }
 
 fn create_new(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// The template's open file; made first if this size was never asked for.
@@ -95,12 +105,30 @@ fn make_template(path: &Path, size: DiskSize) -> Result<()> {
 }
 
 fn format(path: &Path, size: DiskSize) -> Result<()> {
-    let journal: &[&str] = if size.bytes() >= LARGE { &["-J", LARGE_JOURNAL] } else { &[] };
+    let journal: &[&str] = if size.bytes() >= LARGE {
+        &["-J", LARGE_JOURNAL]
+    } else {
+        &[]
+    };
     let output = Command::new(mke2fs().ok_or(Error::NoMke2fs)?)
         .args(journal)
         // A journal, no reserve for root, nothing written that reads as zero anyway.
-        .args(["-q", "-F", "-t", "ext4", "-m", "0", "-L", "scratch", "-U", FILE_SYSTEM_ID, "-E"])
-        .arg(format!("lazy_itable_init=0,lazy_journal_init=1,discard,hash_seed={FILE_SYSTEM_ID}"))
+        .args([
+            "-q",
+            "-F",
+            "-t",
+            "ext4",
+            "-m",
+            "0",
+            "-L",
+            "scratch",
+            "-U",
+            FILE_SYSTEM_ID,
+            "-E",
+        ])
+        .arg(format!(
+            "lazy_itable_init=0,lazy_journal_init=1,discard,hash_seed={FILE_SYSTEM_ID}"
+        ))
         .arg(path)
         .env("E2FSPROGS_FAKE_TIME", "1")
         .env("MKE2FS_SYNC", "0")
@@ -112,7 +140,9 @@ fn format(path: &Path, size: DiskSize) -> Result<()> {
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
     if said.contains(&io::Error::from(Errno::NOSPC).to_string()) || said.contains("No space left") {
-        return Err(Error::DiskFull { path: path.to_owned() });
+        return Err(Error::DiskFull {
+            path: path.to_owned(),
+        });
     }
     Err(Error::Mke2fs { said })
 }
@@ -159,7 +189,9 @@ fn next_extent(file: &File, at: u64, len: u64) -> io::Result<Option<(u64, u64)>>
 fn copy_range(from: &File, to: &File, range: std::ops::Range<u64>, buffer: &mut [u8]) -> io::Result<()> {
     let mut at = range.start;
     while at < range.end {
-        let want = buffer.len().min(usize::try_from(range.end - at).unwrap_or(usize::MAX));
+        let want = buffer
+            .len()
+            .min(usize::try_from(range.end - at).unwrap_or(usize::MAX));
         let chunk = &mut buffer[..want];
         from.read_exact_at(chunk, at)?;
         if chunk.iter().any(|byte| *byte != 0) {
@@ -194,10 +226,18 @@ mod tests {
         println!("second copy took {:?}", start.elapsed());
         let metadata = std::fs::metadata(&second).unwrap();
         assert_eq!(metadata.len(), 64 << 30);
-        assert!(metadata.blocks() * 512 < 32 << 20, "{} KiB", metadata.blocks() / 2);
+        assert!(
+            metadata.blocks() * 512 < 32 << 20,
+            "{} KiB",
+            metadata.blocks() / 2
+        );
         let check = Command::new("/sbin/e2fsck").args(["-fn"]).arg(&second).output();
         if let Ok(check) = check {
-            assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+            assert!(
+                check.status.success(),
+                "{}",
+                String::from_utf8_lossy(&check.stdout)
+            );
         }
     }
 
@@ -205,7 +245,12 @@ mod tests {
     fn a_copy_has_the_bytes_of_its_original_and_its_holes() {
         let root = tempfile::tempdir().unwrap();
         let original = root.path().join("original");
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&original).unwrap();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&original)
+            .unwrap();
         file.set_len(40 << 20).unwrap();
         file.write_all_at(b"first", 0).unwrap();
         file.write_all_at(&[7; 70_000], 9 << 20).unwrap();

@@ -80,7 +80,9 @@ impl Session {
         }
         directory.discard_at_end(ephemeral);
         let env = plan.image.env.iter().chain(&plan.env);
-        let env = env.map(|(key, value)| (key.clone().into_bytes(), value.clone().into_bytes())).collect();
+        let env = env
+            .map(|(key, value)| (key.clone().into_bytes(), value.clone().into_bytes()))
+            .collect();
         let config = machine_config(&directory, &plan)?;
         let agent_socket = directory.paths().socket(directory.name(), AGENT_SOCKET)?;
         let link = Link::listen(&agent_socket, directory.name().to_string(), env)?;
@@ -92,7 +94,12 @@ impl Session {
         let machine = Machine::start(&plan.vmm, &config, &directory.machine_log(), asked).await?;
         record.machine = machine.id();
         record.write(directory.path())?;
-        let session = Session { machine, link, record: Mutex::new(record), directory };
+        let session = Session {
+            machine,
+            link,
+            record: Mutex::new(record),
+            directory,
+        };
         match session.become_ready(plan.boot_deadline).await {
             Ok(()) => Ok(session),
             Err(error) => {
@@ -109,7 +116,7 @@ impl Session {
             end = self.machine.ended() => Err(self.why_ended(&end)),
             () = tokio::time::sleep(deadline) => Err(Error::BootDeadline {
                 waited: deadline,
-                console: console::last_lines_quoted(&self.directory.console()),
+                log: console::last_lines_quoted(&self.directory.console()),
             }),
         }?;
         let mut record = self.record();
@@ -148,7 +155,9 @@ impl Session {
     pub async fn shut_down(&self, grace: Duration) -> End {
         let orderly = async {
             self.link.shut_down(grace).await.ok()?;
-            tokio::time::timeout(grace + POWER_OFF_DEADLINE, self.machine.ended()).await.ok()
+            tokio::time::timeout(grace + POWER_OFF_DEADLINE, self.machine.ended())
+                .await
+                .ok()
         };
         match orderly.await {
             Some(end) => end,
@@ -194,19 +203,24 @@ impl Session {
 
     fn why_ended(&self, end: &End) -> Error {
         let log = self.directory.console();
-        let reset = matches!(end, End::Exited(ExitReason::Reset | ExitReason::PowerOff | ExitReason::TripleFault));
+        let reset = matches!(
+            end,
+            End::Exited(ExitReason::Reset | ExitReason::PowerOff | ExitReason::TripleFault)
+        );
         if reset && let Some(line) = console::panic_line(&log) {
             return Error::Panicked { line };
         }
         match end {
-            End::Failed { why } => Error::MachineFailed { why: console::safe(why.as_bytes()) },
+            End::Failed { why } => Error::MachineFailed {
+                why: console::safe(why.as_bytes()),
+            },
             End::Exited(reason) => Error::Ended {
                 why: reason_text(reason, self.link.state() == LinkState::ShuttingDown),
-                console: console::last_lines_quoted(&log),
+                log: console::last_lines_quoted(&log),
             },
             End::Died { how } => Error::Ended {
                 why: how.clone(),
-                console: console::last_lines_quoted(&self.directory.machine_log()),
+                log: console::last_lines_quoted(&self.directory.machine_log()),
             },
         }
     }
@@ -226,7 +240,9 @@ impl Host for Session {
     }
 
     async fn fate(&self) -> Error {
-        tokio::time::timeout(FATE_DEADLINE, self.ended()).await.unwrap_or(Error::AgentGone)
+        tokio::time::timeout(FATE_DEADLINE, self.ended())
+            .await
+            .unwrap_or(Error::AgentGone)
     }
 }
 
@@ -257,7 +273,10 @@ fn machine_config(directory: &SessionDir, plan: &Plan) -> Result<MachineConfig> 
             socket: directory.paths().socket(directory.name(), VSOCK_BASE)?,
             ports: vec![agent_protocol::PORT],
         }),
-        console: Console { log: directory.console(), max_bytes: CONSOLE_BYTES },
+        console: Console {
+            log: directory.console(),
+            max_bytes: CONSOLE_BYTES,
+        },
         control: control_socket(directory)?,
     })
 }
@@ -294,7 +313,10 @@ fn reason_text(reason: &ExitReason, in_order: bool) -> String {
         ExitReason::TripleFault => "its kernel crashed with a triple fault".to_owned(),
         ExitReason::KvmError { text } => format!("KVM could not go on: {}", console::safe(text.as_bytes())),
         ExitReason::DeviceError { text } => {
-            format!("a device of the machine failed: {}", console::safe(text.as_bytes()))
+            format!(
+                "a device of the machine failed: {}",
+                console::safe(text.as_bytes())
+            )
         }
     }
 }

@@ -65,7 +65,11 @@ impl TryFrom<u64> for DiskSize {
         if (MIN_DISK..=MAX_DISK).contains(&bytes) {
             return Ok(DiskSize(bytes & !0xfff));
         }
-        Err(invalid("--disk", &bytes.to_string(), format!("must be {} to {}", Bytes(MIN_DISK), Bytes(MAX_DISK))))
+        Err(invalid(
+            "--disk",
+            &bytes.to_string(),
+            format!("must be {} to {}", Bytes(MIN_DISK), Bytes(MAX_DISK)),
+        ))
     }
 }
 
@@ -100,7 +104,9 @@ impl fmt::Display for Bytes {
 }
 
 pub fn parse_cpus(text: &str) -> Result<Vcpus> {
-    let count = text.parse().map_err(|_| invalid("--cpus", text, "not a number"))?;
+    let count = text
+        .parse()
+        .map_err(|_| invalid("--cpus", text, "not a number"))?;
     vcpus(count)
 }
 
@@ -173,7 +179,11 @@ pub fn parse_span(option: &'static str, text: &str) -> Result<Duration> {
 }
 
 fn invalid(option: &'static str, value: &str, why: impl Into<String>) -> Error {
-    Error::Value { option, value: value.to_owned(), why: why.into() }
+    Error::Value {
+        option,
+        value: value.to_owned(),
+        why: why.into(),
+    }
 }
 
 #[cfg(test)]
@@ -186,7 +196,16 @@ mod tests {
         assert_eq!(parse_memory("2g").unwrap().mib(), 2048);
         assert_eq!(parse_memory("1024").unwrap().mib(), 1024);
         assert_eq!(parse_disk("64GiB").unwrap().bytes(), 64 << 30);
-        for bad in ["", "M", "1.5G", "-1", "12X", "99999999999999999999", "18446744073709551615T", "Gé"] {
+        for bad in [
+            "",
+            "M",
+            "1.5G",
+            "-1",
+            "12X",
+            "99999999999999999999",
+            "18446744073709551615T",
+            "Gé",
+        ] {
             assert!(parse_memory(bad).is_err(), "{bad:?}");
         }
     }
@@ -206,7 +225,16 @@ mod tests {
         assert_eq!(ms("5m").unwrap(), 300_000);
         assert_eq!(ms("7").unwrap(), 7_000);
         assert_eq!(ms("250ms").unwrap(), 250);
-        for bad in ["", "s", "0", "5 m", "1y", "99999999999999999999", "99999999999999999d", "é"] {
+        for bad in [
+            "",
+            "s",
+            "0",
+            "5 m",
+            "1y",
+            "99999999999999999999",
+            "99999999999999999d",
+            "é",
+        ] {
             assert!(ms(bad).is_err(), "{bad:?}");
         }
     }

@@ -84,11 +84,19 @@ impl Record {
     pub fn read(directory: &Path) -> Result<Self> {
         let path = directory.join(RECORD_FILE);
         let text = fs::read_to_string(&path).context("session record cannot be read", &path)?;
-        let damaged = |source| Error::Record { path: path.clone(), source };
+        let damaged = |source| Error::Record {
+            path: path.clone(),
+            source,
+        };
         let value: serde_json::Value = serde_json::from_str(&text).map_err(damaged)?;
         match value.get("version").and_then(serde_json::Value::as_u64) {
-            Some(found) if found == u64::from(RECORD_VERSION) => serde_json::from_value(value).map_err(damaged),
-            found => Err(Error::RecordVersion { path, found: found.unwrap_or(0) }),
+            Some(found) if found == u64::from(RECORD_VERSION) => {
+                serde_json::from_value(value).map_err(damaged)
+            }
+            found => Err(Error::RecordVersion {
+                path,
+                found: found.unwrap_or(0),
+            }),
         }
     }
 
@@ -97,11 +105,20 @@ impl Record {
         let path = directory.join(RECORD_FILE);
         let partial = directory.join("session.json.partial");
         let act = "session record cannot be written";
-        let mut text = serde_json::to_vec_pretty(self).map_err(|source| Error::Record { path: path.clone(), source })?;
+        let mut text = serde_json::to_vec_pretty(self).map_err(|source| Error::Record {
+            path: path.clone(),
+            source,
+        })?;
         text.push(b'\n');
         let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&partial);
-        file.and_then(|mut file| file.write_all(&text)).context(act, &partial)?;
+        let file = options
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&partial);
+        file.and_then(|mut file| file.write_all(&text))
+            .context(act, &partial)?;
         fs::rename(&partial, &path).context(act, &path)
     }
 }
@@ -133,11 +150,17 @@ impl Table {
         let start = Instant::now();
         while !try_lock(&lock).context("session table cannot be locked", &path)? {
             if start.elapsed() > TABLE_DEADLINE {
-                return Err(Error::Busy { path, waited: TABLE_DEADLINE });
+                return Err(Error::Busy {
+                    path,
+                    waited: TABLE_DEADLINE,
+                });
             }
             std::thread::sleep(TABLE_RETRY);
         }
-        let table = Table { paths: paths.clone(), _lock: lock };
+        let table = Table {
+            paths: paths.clone(),
+            _lock: lock,
+        };
         crate::reap::settle_dead(&table)?;
         Ok(table)
     }
@@ -150,8 +173,9 @@ impl Table {
     pub fn entries(&self) -> Result<Vec<Entry>> {
         let directory = self.paths.sessions();
         let listed = fs::read_dir(&directory).context("sessions cannot be listed", &directory)?;
-        let mut names: Vec<SessionName> =
-            listed.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+        let mut names: Vec<SessionName> = listed
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect();
         names.sort();
         Ok(names.into_iter().map(|name| self.entry(name)).collect())
     }
@@ -163,18 +187,30 @@ impl Table {
         }
         let all: Vec<SessionName> = self.entries()?.into_iter().map(|entry| entry.name).collect();
         let closest = name.closest(&all).cloned();
-        Err(Error::UnknownSession { name: name.clone(), closest })
+        Err(Error::UnknownSession {
+            name: name.clone(),
+            closest,
+        })
     }
 
     fn entry(&self, name: SessionName) -> Entry {
         let directory = self.paths.session(&name);
-        Entry { alive: is_owned(&directory), record: Record::read(&directory), name }
+        Entry {
+            alive: is_owned(&directory),
+            record: Record::read(&directory),
+            name,
+        }
     }
 
     /// Makes a session of this name or, when nobody cares, of a new one.
     pub fn create(&self, name: Option<SessionName>) -> Result<SessionDir> {
         if let Some(name) = name {
-            return self.create_named(name)?.map_err(|name| Error::NameInUse { name });
+            return self
+                .create_named(name)?
+                .map_err(|name| match is_owned(&self.paths.session(&name)) {
+                    true => Error::NameInUse { name },
+                    false => Error::NameTaken { name },
+                });
         }
         loop {
             if let Ok(made) = self.create_named(SessionName::generate())? {
@@ -199,6 +235,7 @@ impl Table {
 
     /// Takes a session nobody owns, to start it again.
     pub fn take(&self, name: &SessionName) -> Result<SessionDir> {
+        crate::reap::settle(self, &self.entry(name.clone()))?;
         self.own(name.clone(), self.paths.session(name))
     }
 
@@ -210,11 +247,23 @@ impl Table {
         }
         let sockets = self.paths.sockets(&name);
         let sockets_lock = own_sockets(&name, &sockets)?;
-        Ok(SessionDir { paths: self.paths.clone(), name, directory, sockets, ephemeral: false, _locks: (lock, sockets_lock) })
+        Ok(SessionDir {
+            paths: self.paths.clone(),
+            name,
+            directory,
+            sockets,
+            ephemeral: false,
+            _locks: (lock, sockets_lock),
+        })
     }
 
     /// Removes all there is of a session nobody owns.
     pub fn remove(&self, name: &SessionName) -> Result<()> {
+        crate::reap::settle(self, &self.entry(name.clone()))?;
+        remove(&self.paths, name)
+    }
+
+    pub(crate) fn forget(&self, name: &SessionName) -> Result<()> {
         remove(&self.paths, name)
     }
 }
@@ -331,74 +380,4 @@ impl Drop for SessionDir {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    pub(crate) fn record(name: &str) -> Record {
-        Record {
-            version: RECORD_VERSION,
-            name: name.parse().unwrap(),
-            state: State::Running,
-            ephemeral: false,
-            image: "default".into(),
-            image_id: None,
-            shape: Shape::new(None, None, None).unwrap(),
-            env: vec![("A".into(), "b".into())],
-            created_unix_ms: 1,
-            started_unix_ms: Some(2),
-            ended_unix_ms: None,
-            ended: None,
-            owner: None,
-            machine: None,
-        }
-    }
-
-    #[test]
-    fn a_record_reads_back_as_it_was_written() {
-        let root = tempfile::tempdir().unwrap();
-        record("a").write(root.path()).unwrap();
-        assert_eq!(Record::read(root.path()).unwrap(), record("a"));
-    }
-
-    #[test]
-    fn a_record_of_another_version_is_refused() {
-        let root = tempfile::tempdir().unwrap();
-        Record { version: 2, ..record("a") }.write(root.path()).unwrap();
-        assert!(matches!(Record::read(root.path()), Err(Error::RecordVersion { found: 2, .. })));
-        fs::write(root.path().join(RECORD_FILE), "{").unwrap();
-        assert!(matches!(Record::read(root.path()), Err(Error::Record { .. })));
-    }
-
-    #[test]
-    fn a_name_is_in_use_while_its_owner_lives_and_free_afterwards() {
-        let root = tempfile::tempdir().unwrap();
-        let paths = Paths::below(root.path());
-        let name: SessionName = "one".parse().unwrap();
-        let owner = Table::open(&paths).unwrap().create(Some(name.clone())).unwrap();
-        record("one").write(owner.path()).unwrap();
-        {
-            let table = Table::open(&paths).unwrap();
-            assert!(table.find(&name).unwrap().alive);
-            assert!(matches!(table.create(Some(name.clone())), Err(Error::NameInUse { .. })));
-            assert!(matches!(table.take(&name), Err(Error::NameInUse { .. })));
-        }
-        drop(owner);
-        let table = Table::open(&paths).unwrap();
-        assert!(!table.find(&name).unwrap().alive);
-        assert!(table.take(&name).is_ok());
-        table.remove(&name).unwrap();
-        assert!(matches!(table.find(&name), Err(Error::UnknownSession { .. })));
-    }
-
-    #[test]
-    fn an_ephemeral_session_leaves_nothing() {
-        let root = tempfile::tempdir().unwrap();
-        let paths = Paths::below(root.path());
-        let mut owner = Table::open(&paths).unwrap().create(None).unwrap();
-        owner.discard_at_end(true);
-        let (session, sockets) = (owner.path().to_owned(), paths.sockets(owner.name()));
-        assert!(session.is_dir() && sockets.is_dir());
-        drop(owner);
-        assert!(!session.exists() && !sockets.exists());
-    }
-}
+pub(crate) mod tests;

@@ -15,7 +15,10 @@ use rustix::{
 use crate::{Error, Result, error::Context};
 
 /// What a terminal that does not tell its size is taken for.
-const ORDINARY: TerminalSize = TerminalSize { rows: 24, columns: 80 };
+const ORDINARY: TerminalSize = TerminalSize {
+    rows: 24,
+    columns: 80,
+};
 
 pub fn stdin_is_terminal() -> bool {
     isatty(stdin())
@@ -33,9 +36,10 @@ pub fn require() -> Result<()> {
 
 pub fn size() -> TerminalSize {
     match tcgetwinsize(stdin()) {
-        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => {
-            TerminalSize { rows: size.ws_row, columns: size.ws_col }
-        }
+        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => TerminalSize {
+            rows: size.ws_row,
+            columns: size.ws_col,
+        },
         _ => ORDINARY,
     }
 }

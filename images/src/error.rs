@@ -103,6 +103,10 @@ impl Error {
                 "it was made by another version: build or import the image again".into()
             }
             Self::MissingTool { packages, .. } => format!("sudo apt-get install --yes {packages}"),
+            // mmdebstrap's words when an ordinary user has no range of ids for a user namespace.
+            Self::ToolFailed { last, .. } if last.contains("unable to pick chroot mode") => {
+                "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 \"$USER\"".into()
+            }
             Self::ToolFailed { log, .. } => format!("the whole log is in {}", log.display()),
             Self::NoKernel { .. } => "`coffer image build` makes it, or name a kernel with --kernel".into(),
             Self::BadKernel { .. } => "an ELF vmlinux or a bzImage for x86-64 is expected".into(),

@@ -4,6 +4,8 @@
 //! where the payload lies (Documentation/arch/x86/boot.rst). We undo the compression here, once, so
 //! that no guest has to do it at every boot.
 
+mod lz4;
+
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -60,7 +62,7 @@ impl Kernel {
 fn unpack(image: &[u8]) -> Result<Vec<u8>, &'static str> {
     let payload = payload(image).ok_or("neither an ELF file nor a bzImage")?;
     let unpacked = decompress(payload).map_err(|_| "its compressed payload is damaged")?;
-    unpacked.ok_or("its payload is neither gzip, xz nor zstd")
+    unpacked.ok_or("its payload is neither gzip, xz, zstd nor LZ4")
 }
 
 fn payload(image: &[u8]) -> Option<&[u8]> {
@@ -87,7 +89,10 @@ fn decompress(payload: &[u8]) -> io::Result<Option<Vec<u8>>> {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::GzDecoder::new(payload)),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Box::new(compress::xz_decoder(payload)?),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(compress::zstd_decoder(payload)?.single_frame()),
-        _ => return Ok(None),
+        _ => match payload.strip_prefix(&lz4::MAGIC) {
+            Some(blocks) => return lz4::unpack(blocks, MAX_KERNEL_BYTES).map(Some),
+            None => return Ok(None),
+        },
     };
     compress::read_bounded(decoder, MAX_KERNEL_BYTES).map(Some)
 }
@@ -215,7 +220,7 @@ mod tests {
             vec![0; 4096],
             damaged,
             outside,
-            bzimage(b"lz4 or so"),
+            bzimage(b"bzip2 or so"),
             arm,
             silent,
         ] {

@@ -22,9 +22,9 @@ const REQUIRED: [&str; 9] = [
     "ext4",
     "overlay",
 ];
-/// For VMMs without PCI, and the checksum ext4 asks for by a name that is not a module's. Kernels
-/// differ in which of these exist.
-const OPTIONAL: [&str; 3] = ["virtio_mmio", "crc32c_generic", "crc32c_intel"];
+/// Loaded first, where they exist: the checksum that others ask for by a name that is no module's,
+/// and the transport of VMMs without PCI.
+const OPTIONAL: [&str; 3] = ["crc32c_generic", "crc32c_intel", "virtio_mmio"];
 
 /// The largest modules, graphics drivers, have 10 MB.
 const MAX_MODULE_BYTES: u64 = 64 << 20;
@@ -40,8 +40,8 @@ pub(crate) struct Module {
 /// The wanted modules of the kernel whose modules lie in `directory` of the tree, dependencies first.
 pub(crate) fn wanted(tree: &Tree, directory: NodeId, version: &str) -> Result<Vec<Module>> {
     let mut resolver = Resolver::new(tree, directory, version)?;
-    REQUIRED.iter().try_for_each(|name| resolver.add(name, true))?;
     OPTIONAL.iter().try_for_each(|name| resolver.add(name, false))?;
+    REQUIRED.iter().try_for_each(|name| resolver.add(name, true))?;
     Ok(resolver.chosen)
 }
 

@@ -14,6 +14,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("images", &[]),
     ("guest-agent", &["agent-protocol"]),
     ("host-bridge", &["agent-protocol", "images", "vmm-api"]),
+    ("benches", &[]),
     ("tests", &["agent-protocol", "host-bridge", "vmm-api"]),
 ];
 

@@ -11,6 +11,9 @@
 //! stream    guest → host  Hello{Stream(id)}  Reply, Stdout/Stderr data…  Reply{Exited | Done | Failed}
 //!           host → guest  Stdin data…, an empty Stdin frame is end of file
 //! ```
+//!
+//! The host ends an operation early by closing its stream, and one closed for writing alone counts as
+//! closed. After its last reply the guest closes its direction and waits for the host to close.
 #![forbid(unsafe_code)]
 
 mod frame;

@@ -98,8 +98,8 @@ impl Chain {
         })
     }
 
-    /// Takes over the descriptors of `chain`. Their number is bounded by the queue's size, loops included:
-    /// the iterator below stops there.
+    /// Takes over the descriptors of `chain`. The iterator below ends loops, but only at the size of the
+    /// queue or of the indirect table, which may be 65,535.
     pub(crate) fn fill(
         &mut self,
         memory: &GuestMemoryMmap,
@@ -108,7 +108,10 @@ impl Chain {
         self.head = chain.head_index();
         self.readable.clear();
         self.writable.clear();
-        for descriptor in chain.by_ref() {
+        for (index, descriptor) in chain.by_ref().enumerate() {
+            if index == MAX_DESCRIPTORS {
+                return Err(ChainError::TooManyDescriptors);
+            }
             let segment = Segment {
                 address: descriptor.addr(),
                 len: descriptor.len() as usize,
@@ -135,6 +138,11 @@ impl Chain {
     }
 }
 
+/// Descriptors of one chain, empty ones included: what the kernel takes for one vectored read or write.
+/// Linux sends up to 256. More would let a guest buy a megabyte of ours, and the time to look at it, with
+/// every chain.
+const MAX_DESCRIPTORS: usize = 1024;
+
 /// Virtio forbids a chain of more bytes than fit a `u32`, which is also what the used ring can report.
 const MAX_CHAIN_BYTES: usize = u32::MAX as usize;
 
@@ -159,6 +167,8 @@ pub enum ChainError {
     Memory(#[source] vm_memory::GuestMemoryError),
     #[error("readable descriptor after a writable one")]
     ReadableAfterWritable,
+    #[error("descriptor chain of more than {MAX_DESCRIPTORS} descriptors")]
+    TooManyDescriptors,
     #[error("descriptor chain of {len} bytes")]
     TooLong { len: usize },
 }

@@ -1,7 +1,8 @@
 //! A limit on log lines that a guest can cause: so many in an interval, the rest only counted.
 //!
 //! Whoever can make the host write a line can fill its disk with lines. A line that comes through says how
-//! many before it did not.
+//! many before it did not. The limits of [`warn_limited`] belong to the process, which is one guest's: a
+//! limit of a device's thread would be new each time the guest resets the device.
 
 use std::time::{Duration, Instant};
 
@@ -53,13 +54,16 @@ impl RateLimit {
     }
 }
 
-/// `tracing::warn!` through a [`RateLimit`]: `warn_limited!(self.faults, device = "rng", "text")`.
+/// `tracing::warn!` through a [`RateLimit`] of its own: `warn_limited!(%error, "text")`.
 macro_rules! warn_limited {
-    ($limit:expr, $($arg:tt)+) => {
-        if let Some(suppressed) = $limit.allow() {
+    ($($arg:tt)+) => {{
+        static LIMIT: std::sync::Mutex<$crate::RateLimit> =
+            std::sync::Mutex::new($crate::RateLimit::for_guest_faults());
+        let allowed = LIMIT.lock().unwrap_or_else(std::sync::PoisonError::into_inner).allow();
+        if let Some(suppressed) = allowed {
             tracing::warn!(suppressed, $($arg)+);
         }
-    };
+    }};
 }
 pub(crate) use warn_limited;
 

@@ -12,7 +12,7 @@ use rustix::{
     event::{EventfdFlags, epoll, eventfd},
 };
 
-use crate::{FailureSink, QueueError};
+use crate::{FailureSink, QueueError, rate_limit::warn_limited};
 
 /// Events taken from the kernel at once; more wait for the next round.
 const BATCH: usize = 64;
@@ -141,7 +141,7 @@ impl WorkerThread {
         let body = move || match run(worker, &poll, stopped.as_fd()) {
             Ok(()) => {}
             Err(WorkerError::Driver(error)) => {
-                tracing::warn!(device = name, %error, "device stopped: its driver broke the rules");
+                warn_limited!(device = name, %error, "device stopped: its driver broke the rules");
             }
             Err(WorkerError::Host { act, source }) => {
                 failures.device_failed(name, &format!("{act}: {source}"));

@@ -95,7 +95,7 @@ pub(super) fn mount_all(mounts: &[Mount]) -> Result<(), Error> {
 pub(super) fn mount_optional() {
     for wanted in OPTIONAL {
         if let Err(error) = mount_one(wanted) {
-            log::warn(error);
+            log::warn(log::with_causes(&error));
         }
     }
     for (target, link) in LINKS {

@@ -19,7 +19,10 @@ use std::{
     },
 };
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat};
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags, mkdirat, openat, unlinkat},
+    io::Errno,
+};
 
 use crate::lock::lock;
 
@@ -90,7 +93,7 @@ impl Cgroups {
         loop {
             let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
             match mkdirat(&self.base, name.as_str(), Mode::from_raw_mode(0o755)) {
-                Err(rustix::io::Errno::EXIST) => continue,
+                Err(Errno::EXIST) => continue,
                 made => made?,
             }
             let directory = open_directory(self.base.as_fd(), Path::new(&name))?;
@@ -113,10 +116,11 @@ impl Cgroups {
         }
     }
 
-    /// The kernel removes an empty group only.
+    /// The kernel removes an empty group only; one that is not there any more somebody else has removed.
     fn remove(&self, name: String) {
-        if unlinkat(&self.base, name.as_str(), AtFlags::REMOVEDIR).is_err() {
-            lock(&self.left_behind).push_back(name);
+        match unlinkat(&self.base, name.as_str(), AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(_) => lock(&self.left_behind).push_back(name),
         }
     }
 }
@@ -140,10 +144,10 @@ impl Leaf {
         self.oom_kills() > self.oom_kills_before
     }
 
-    /// Kills every process in the group. `false`: the kernel cannot (before 5.14).
-    pub(crate) fn kill(&self) -> bool {
+    /// Kills every process in the group, on kernels that can (5.14).
+    pub(crate) fn kill(&self) {
         self.killed.store(true, Ordering::Relaxed);
-        self.write("cgroup.kill", b"1").is_ok()
+        let _ = self.write("cgroup.kill", b"1");
     }
 
     pub(crate) fn processes(&self) -> Vec<i32> {

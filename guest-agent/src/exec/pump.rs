@@ -255,9 +255,10 @@ impl Pump<'_> {
     }
 
     fn kill_all(&mut self) {
-        if !self.leaf.is_some_and(Leaf::kill) {
-            self.signal_all(libc::SIGKILL);
+        if let Some(leaf) = self.leaf {
+            leaf.kill();
         }
+        self.signal_all(libc::SIGKILL);
         self.ending = Ending::Killed;
     }
 

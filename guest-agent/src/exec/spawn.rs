@@ -93,7 +93,7 @@ impl From<Errno> for Failed {
 pub(super) fn spawn(plan: &Plan, stdio: &Stdio, cgroup: Option<BorrowedFd<'_>>) -> Result<Child, Failed> {
     let (report, report_end) = pipe_with(PipeFlags::CLOEXEC)?;
     let prepared = Prepared::new(plan, stdio, report_end.as_fd());
-    let (pid, pidfd, ended) = reap::register(|| clone(&prepared, cgroup))?;
+    let (pid, pidfd, ended) = reap::register(|| clone_into(&prepared, cgroup))?;
     drop(report_end);
     let mut bytes = Vec::new();
     std::fs::File::from(report).read_to_end(&mut bytes)?;
@@ -165,6 +165,15 @@ struct CloneArgs {
     set_tid: u64,
     set_tid_size: u64,
     cgroup: u64,
+}
+
+/// A control group that cannot be used, because root in here has removed it for one, costs the command
+/// its group and not its start.
+fn clone_into(prepared: &Prepared<'_>, cgroup: Option<BorrowedFd<'_>>) -> io::Result<(i32, OwnedFd)> {
+    match clone(prepared, cgroup) {
+        Err(_) if cgroup.is_some() => clone(prepared, None),
+        result => result,
+    }
 }
 
 fn clone(prepared: &Prepared<'_>, cgroup: Option<BorrowedFd<'_>>) -> io::Result<(i32, OwnedFd)> {

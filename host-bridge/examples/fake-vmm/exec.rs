@@ -42,13 +42,19 @@ fn spawn(machine: &Machine, exec: &Exec) -> Result<Child, Failure> {
     command
         .args(exec.argv[1..].iter().map(word))
         .envs(exec.env.iter().map(|(key, value)| (word(key), word(value))))
-        .current_dir(exec.cwd.as_ref().map_or(machine.home.clone(), |path| word(path).into()))
+        .current_dir(
+            exec.cwd
+                .as_ref()
+                .map_or(machine.home.clone(), |path| word(path).into()),
+        )
         .stdin(if exec.stdin { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
     if let Some(size) = exec.terminal {
-        command.env("LINES", size.rows.to_string()).env("COLUMNS", size.columns.to_string());
+        command
+            .env("LINES", size.rows.to_string())
+            .env("COLUMNS", size.columns.to_string());
     }
     command.spawn().map_err(|error| Failure {
         kind: match error.kind() {
@@ -77,7 +83,11 @@ fn feed(child: &mut Child, mut stream: UnixStream, done: mpsc::Sender<()>) {
     std::thread::spawn(move || {
         let _done = done;
         while let Some((_, data)) = receive_frame(&mut stream) {
-            if data.is_empty() || stdin.as_mut().is_some_and(|stdin| stdin.write_all(&data).is_err()) {
+            if data.is_empty()
+                || stdin
+                    .as_mut()
+                    .is_some_and(|stdin| stdin.write_all(&data).is_err())
+            {
                 stdin = None;
             }
         }
@@ -94,7 +104,10 @@ fn watch_time(exec: &Exec, group: u32) -> Option<std::thread::JoinHandle<()>> {
 }
 
 pub(crate) fn signal_group(machine: &Machine, id: StreamId, signal: i32) {
-    if let (Some(group), Some(signal)) = (machine.groups.lock().unwrap().get(&id), Signal::from_named_raw(signal)) {
+    if let (Some(group), Some(signal)) = (
+        machine.groups.lock().unwrap().get(&id),
+        Signal::from_named_raw(signal),
+    ) {
         kill(*group, signal);
     }
 }
@@ -109,5 +122,10 @@ fn exit(status: ExitStatus, timed_out: bool) -> Exit {
         Some(signal) => Status::Signal(signal),
         None => Status::Code(status.code().unwrap()),
     };
-    Exit { status, timed_out, out_of_memory: false, usage: Usage::default() }
+    Exit {
+        status,
+        timed_out,
+        out_of_memory: false,
+        usage: Usage::default(),
+    }
 }

@@ -10,7 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_protocol::{Channel, Entry, EntryKind, Failure, FailureKind, LIST_BATCH, MAX_DATA, Metadata, Reply, Request};
+use agent_protocol::{
+    Channel, Entry, EntryKind, Failure, FailureKind, LIST_BATCH, MAX_DATA, Metadata, Reply, Request,
+};
 
 use crate::{Machine, receive_frame, send, send_data};
 
@@ -46,7 +48,10 @@ fn failure(error: &io::Error) -> Failure {
         io::ErrorKind::PermissionDenied => FailureKind::NotPermitted,
         _ => FailureKind::Other,
     };
-    Failure { kind, message: error.to_string() }
+    Failure {
+        kind,
+        message: error.to_string(),
+    }
 }
 
 fn get(path: &Path, stream: &mut UnixStream) -> io::Result<()> {
@@ -80,7 +85,10 @@ fn list(path: &Path, stream: &mut UnixStream) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         let kind = kind(&entry.metadata()?);
-        entries.push(Entry { name: entry.file_name().into_vec(), kind });
+        entries.push(Entry {
+            name: entry.file_name().into_vec(),
+            kind,
+        });
     }
     for batch in entries.chunks(LIST_BATCH) {
         send(stream, &Reply::Entries(batch.to_vec()));
@@ -90,12 +98,28 @@ fn list(path: &Path, stream: &mut UnixStream) -> io::Result<()> {
 
 /// Names no file system has.
 fn list_hostile(stream: &mut UnixStream) {
-    let entry = |name: &[u8]| Entry { name: name.to_vec(), kind: EntryKind::Directory };
-    send(stream, &Reply::Entries([b"..".as_slice(), b"../escape", b"a/b", b"", b"x\0"].map(entry).into()));
+    let entry = |name: &[u8]| Entry {
+        name: name.to_vec(),
+        kind: EntryKind::Directory,
+    };
+    send(
+        stream,
+        &Reply::Entries(
+            [b"..".as_slice(), b"../escape", b"a/b", b"", b"x\0"]
+                .map(entry)
+                .into(),
+        ),
+    );
 }
 
 fn directory() -> Metadata {
-    Metadata { kind: EntryKind::Directory, mode: 0o755, size: 0, modified_unix_ns: 0, target: Vec::new() }
+    Metadata {
+        kind: EntryKind::Directory,
+        mode: 0o755,
+        size: 0,
+        modified_unix_ns: 0,
+        target: Vec::new(),
+    }
 }
 
 fn metadata(path: &Path) -> io::Result<Metadata> {
@@ -105,7 +129,9 @@ fn metadata(path: &Path) -> io::Result<Metadata> {
         mode: found.mode() & 0o7777,
         size: found.len(),
         modified_unix_ns: found.mtime() * 1_000_000_000,
-        target: fs::read_link(path).map(|target| target.into_os_string().into_vec()).unwrap_or_default(),
+        target: fs::read_link(path)
+            .map(|target| target.into_os_string().into_vec())
+            .unwrap_or_default(),
     })
 }
 
@@ -115,7 +141,9 @@ fn kind(found: &Found) -> EntryKind {
         kind if kind.is_file() => EntryKind::File,
         kind if kind.is_symlink() => EntryKind::Symlink,
         kind => {
-            debug_assert!(kind.is_fifo() || kind.is_socket() || kind.is_block_device() || kind.is_char_device());
+            debug_assert!(
+                kind.is_fifo() || kind.is_socket() || kind.is_block_device() || kind.is_char_device()
+            );
             EntryKind::Other
         }
     }

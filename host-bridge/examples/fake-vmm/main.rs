@@ -1,7 +1,10 @@
 //! A machine without a machine: speaks as `coffer-vmm` to its owner and as the agent to the bridge, and
 //! runs the "guest's" commands as processes of the host. The integration tests put it where the VMM
 //! belongs. Some commands make it misbehave the way real guests do; see `misbehave`.
-#![allow(clippy::unwrap_used, reason = "a test double: whatever goes wrong is the test's failure")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test double: whatever goes wrong is the test's failure"
+)]
 
 mod exec;
 mod files;
@@ -15,8 +18,8 @@ use std::{
 };
 
 use agent_protocol::{
-    Channel, GuestInfo, GuestMessage, Header, Hello, HostMessage, Limit, Reply, Request, Role, StreamId, decode,
-    encode, encode_frame,
+    Channel, GuestInfo, GuestMessage, Header, Hello, HostMessage, Limit, Reply, Request, Role, StreamId,
+    decode, encode, encode_frame,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use vmm_api::{Event, ExitReason, MachineConfig, MachineState, Response, Statistics};
@@ -35,8 +38,13 @@ fn main() {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).unwrap();
     let config = MachineConfig::parse(&line).unwrap();
-    if std::fs::read(&config.kernel).unwrap().starts_with(b"not a kernel") {
-        event(&Event::Failed { why: format!("{} is not a kernel", config.kernel.display()) });
+    if std::fs::read(&config.kernel)
+        .unwrap()
+        .starts_with(b"not a kernel")
+    {
+        event(&Event::Failed {
+            why: format!("{} is not a kernel", config.kernel.display()),
+        });
         return;
     }
     let listener = UnixListener::bind(&config.control).unwrap();
@@ -45,7 +53,9 @@ fn main() {
         let _ = std::io::stdin().lock().read_to_end(&mut Vec::new());
         end(ExitReason::OwnerGone);
     });
-    event(&Event::Started { pid: std::process::id() });
+    event(&Event::Started {
+        pid: std::process::id(),
+    });
     std::fs::write(&config.console.log, "fake guest console: booted\n").unwrap();
     let socket = config.vsock.unwrap().socket;
     let home = config.console.log.with_file_name("guest");
@@ -76,9 +86,10 @@ fn control_socket(listener: &UnixListener) {
         let mut line = String::new();
         std::io::BufReader::new(&stream).read_line(&mut line).unwrap();
         let answer = match serde_json::from_str(&line).unwrap() {
-            vmm_api::Request::Status => {
-                Response::Status { state: MachineState::Running, statistics: Statistics::default() }
-            }
+            vmm_api::Request::Status => Response::Status {
+                state: MachineState::Running,
+                statistics: Statistics::default(),
+            },
             _ => Response::Done,
         };
         writeln!(&stream, "{}", serde_json::to_string(&answer).unwrap()).unwrap();
@@ -90,7 +101,11 @@ fn control_socket(listener: &UnixListener) {
 
 /// The agent's control connection.
 fn serve(machine: &Arc<Machine>) {
-    let info = GuestInfo { agent_version: "fake".into(), kernel: "none".into(), uptime_ms: 1 };
+    let info = GuestInfo {
+        agent_version: "fake".into(),
+        kernel: "none".into(),
+        uptime_ms: 1,
+    };
     let mut control = dial(&machine.agent, Role::Control(info));
     loop {
         match receive(&mut control) {

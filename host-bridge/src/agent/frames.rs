@@ -14,7 +14,9 @@ pub(crate) async fn read_message<M: DeserializeOwned>(
     from.read_exact(&mut head).await.act(act)?;
     let header = Header::parse(head, limit)?;
     if header.channel() != Channel::Message {
-        return Err(Error::Unexpected { what: "data where a message belongs" });
+        return Err(Error::Unexpected {
+            what: "data where a message belongs",
+        });
     }
     let mut payload = vec![0; header.len()];
     from.read_exact(&mut payload).await.act(act)?;

@@ -11,8 +11,8 @@ use std::{
 };
 
 use agent_protocol::{
-    GuestInfo, GuestMessage, Hello, HostMessage, Limit, Request, Role, Setup, StreamId,
-    TerminalSize, VERSION, encode,
+    GuestInfo, GuestMessage, Hello, HostMessage, Limit, Request, Role, Setup, StreamId, TerminalSize,
+    VERSION, encode,
 };
 use tokio::{
     io::AsyncWriteExt,
@@ -129,7 +129,10 @@ impl Link {
         let id = StreamId(self.shared.next.fetch_add(1, Ordering::Relaxed));
         let (arrived, stream) = oneshot::channel();
         lock(&self.shared.pending).insert(id, arrived);
-        let _forget = Forget { shared: &self.shared, id };
+        let _forget = Forget {
+            shared: &self.shared,
+            id,
+        };
         let message = HostMessage::Start { id, request };
         // Here, where the error can be told: the writer could only drop the message.
         encode(&message, Limit::ToGuest).map_err(Error::TooLong)?;
@@ -137,7 +140,9 @@ impl Link {
         match tokio::time::timeout(DIAL_DEADLINE, stream).await {
             Ok(Ok(stream)) => Ok(Operation::new(id, stream)),
             Ok(Err(_)) => Err(Error::AgentGone),
-            Err(_) => Err(Error::AgentSilent { what: "it did not take up the request" }),
+            Err(_) => Err(Error::AgentSilent {
+                what: "it did not take up the request",
+            }),
         }
     }
 
@@ -177,11 +182,15 @@ impl Drop for Link {
 
 impl Shared {
     async fn send(&self, message: HostMessage) -> Result<()> {
-        let outgoing = lock(&self.control).as_ref().map(|control| control.outgoing.clone());
+        let outgoing = lock(&self.control)
+            .as_ref()
+            .map(|control| control.outgoing.clone());
         let outgoing = outgoing.ok_or(Error::AgentGone)?;
         match tokio::time::timeout(SEND_DEADLINE, outgoing.send(message)).await {
             Ok(sent) => sent.map_err(|_| Error::AgentGone),
-            Err(_) => Err(Error::AgentSilent { what: "it reads no messages" }),
+            Err(_) => Err(Error::AgentSilent {
+                what: "it reads no messages",
+            }),
         }
     }
 }
@@ -228,7 +237,9 @@ async fn introduce(mut stream: UnixStream, shared: &Arc<Shared>) -> Result<()> {
     let hello: Hello = read_message(&mut stream, Limit::ToHost).await?;
     if hello.version != VERSION {
         if matches!(hello.role, Role::Control(_)) {
-            shared.state.send_replace(LinkState::WrongVersion { found: hello.version });
+            shared
+                .state
+                .send_replace(LinkState::WrongVersion { found: hello.version });
         }
         return Err(Error::AgentVersion { found: hello.version });
     }
@@ -241,7 +252,9 @@ async fn introduce(mut stream: UnixStream, shared: &Arc<Shared>) -> Result<()> {
 /// The bytes after the Hello are all still in the socket: it is read frame by frame, never ahead.
 fn hand_over(stream: UnixStream, id: StreamId, shared: &Shared) -> Result<()> {
     let asker = lock(&shared.pending).remove(&id);
-    let asker = asker.ok_or(Error::Unexpected { what: "a stream nobody asked for" })?;
+    let asker = asker.ok_or(Error::Unexpected {
+        what: "a stream nobody asked for",
+    })?;
     let act = "stream of the sandbox cannot be used";
     let stream = stream.into_std().act(act)?;
     stream.set_nonblocking(false).act(act)?;
@@ -253,16 +266,26 @@ fn hand_over(stream: UnixStream, id: StreamId, shared: &Shared) -> Result<()> {
 fn take_control(stream: UnixStream, info: GuestInfo, shared: &Arc<Shared>) -> Result<()> {
     let (reader, writer) = stream.into_split();
     let (outgoing, queue) = mpsc::channel(OUTGOING);
-    let setup = Setup { session: shared.session.clone(), unix_ns: unix_ns(), env: shared.env.clone() };
+    let setup = Setup {
+        session: shared.session.clone(),
+        unix_ns: unix_ns(),
+        env: shared.env.clone(),
+    };
     encode(&HostMessage::Welcome(setup.clone()), Limit::ToGuest).map_err(Error::TooLong)?;
-    outgoing.try_send(HostMessage::Welcome(setup)).map_err(|_| Error::AgentGone)?;
+    outgoing
+        .try_send(HostMessage::Welcome(setup))
+        .map_err(|_| Error::AgentGone)?;
     let writing = tokio::spawn(async move {
         // What ends the writer ends the reader too, at the same socket.
         let _ = write_control(writer, queue).await;
     });
     let generation = shared.next.fetch_add(1, Ordering::Relaxed);
     let reading = tokio::spawn(read_control(reader, info, Arc::clone(shared), generation));
-    let control = Control { generation, outgoing, tasks: [writing, reading] };
+    let control = Control {
+        generation,
+        outgoing,
+        tasks: [writing, reading],
+    };
     *lock(&shared.control) = Some(control);
     Ok(())
 }
@@ -304,7 +327,10 @@ async fn read_control(mut reader: OwnedReadHalf, info: GuestInfo, shared: Arc<Sh
         }
     }
     let mut control = lock(&shared.control);
-    if control.as_ref().is_none_or(|control| control.generation != generation) {
+    if control
+        .as_ref()
+        .is_none_or(|control| control.generation != generation)
+    {
         return;
     }
     *control = None;

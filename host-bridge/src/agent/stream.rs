@@ -39,7 +39,10 @@ impl Operation {
     }
 
     pub fn split(self) -> Result<(OperationReader, OperationWriter)> {
-        let stream = self.stream.try_clone().act("stream of the sandbox cannot be used")?;
+        let stream = self
+            .stream
+            .try_clone()
+            .act("stream of the sandbox cannot be used")?;
         Ok((OperationReader::new(self.stream), OperationWriter::new(stream)))
     }
 
@@ -58,16 +61,22 @@ pub struct OperationReader {
 
 impl OperationReader {
     fn new(stream: UnixStream) -> Self {
-        OperationReader { stream, buffer: vec![0; BUFFER].into_boxed_slice(), filled: 0..0 }
+        OperationReader {
+            stream,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            filled: 0..0,
+        }
     }
 
     /// The next thing the guest says; `None` when the connection ended between two frames.
-    pub fn next(&mut self) -> Result<Option<Incoming<'_>>> {
+    pub fn receive(&mut self) -> Result<Option<Incoming<'_>>> {
         let Some(header) = self.header()? else {
             return Ok(None);
         };
         if !self.fill(Header::SIZE + header.len())? {
-            return Err(Error::Unexpected { what: "it stopped in the middle of a frame" });
+            return Err(Error::Unexpected {
+                what: "it stopped in the middle of a frame",
+            });
         }
         let start = self.filled.start + Header::SIZE;
         let payload = start..start + header.len();
@@ -77,15 +86,21 @@ impl OperationReader {
             Channel::Stdout => Incoming::Stdout(payload),
             Channel::Stderr => Incoming::Stderr(payload),
             Channel::Message => Incoming::Reply(decode(payload)?),
-            Channel::Stdin => return Err(Error::Unexpected { what: "standard input from the wrong side" }),
+            Channel::Stdin => {
+                return Err(Error::Unexpected {
+                    what: "standard input from the wrong side",
+                });
+            }
         }))
     }
 
     /// The next reply, where no data may come before it.
     pub fn reply(&mut self) -> Result<Reply> {
-        match self.next()? {
+        match self.receive()? {
             Some(Incoming::Reply(reply)) => Ok(reply),
-            Some(_) => Err(Error::Unexpected { what: "data where a reply belongs" }),
+            Some(_) => Err(Error::Unexpected {
+                what: "data where a reply belongs",
+            }),
             None => Err(Error::AgentGone),
         }
     }
@@ -94,10 +109,15 @@ impl OperationReader {
         if !self.fill(Header::SIZE)? {
             return match self.filled.len() {
                 0 => Ok(None),
-                _ => Err(Error::Unexpected { what: "it stopped in the middle of a header" }),
+                _ => Err(Error::Unexpected {
+                    what: "it stopped in the middle of a header",
+                }),
             };
         }
-        let head = self.buffer[self.filled.clone()].first_chunk().copied().unwrap_or_default();
+        let head = self.buffer[self.filled.clone()]
+            .first_chunk()
+            .copied()
+            .unwrap_or_default();
         Ok(Some(Header::parse(head, Limit::ToHost)?))
     }
 
@@ -129,7 +149,10 @@ pub struct OperationWriter {
 
 impl OperationWriter {
     fn new(stream: UnixStream) -> Self {
-        OperationWriter { stream, frame: vec![0; Header::SIZE + MAX_DATA].into_boxed_slice() }
+        OperationWriter {
+            stream,
+            frame: vec![0; Header::SIZE + MAX_DATA].into_boxed_slice(),
+        }
     }
 
     /// Sends what `read` puts into the frame it is given, until it puts nothing; then the input is over.
@@ -160,7 +183,11 @@ impl OperationWriter {
 
     /// Another handle that can only [`abort`](Self::abort).
     pub fn aborter(&self) -> Result<Aborter> {
-        Ok(Aborter(self.stream.try_clone().act("stream of the sandbox cannot be used")?))
+        Ok(Aborter(
+            self.stream
+                .try_clone()
+                .act("stream of the sandbox cannot be used")?,
+        ))
     }
 }
 
@@ -206,11 +233,11 @@ mod tests {
             }
         });
         for i in 0..40u8 {
-            assert!(matches!(reader.next().unwrap(), Some(Incoming::Stdout(d)) if d == vec![i; 60_000]));
-            assert_eq!(reader.next().unwrap(), Some(Incoming::Stderr(b"e")));
+            assert!(matches!(reader.receive().unwrap(), Some(Incoming::Stdout(d)) if d == vec![i; 60_000]));
+            assert_eq!(reader.receive().unwrap(), Some(Incoming::Stderr(b"e")));
         }
-        assert_eq!(reader.next().unwrap(), Some(Incoming::Reply(exit)));
-        assert_eq!(reader.next().unwrap(), None);
+        assert_eq!(reader.receive().unwrap(), Some(Incoming::Reply(exit)));
+        assert_eq!(reader.receive().unwrap(), None);
         sender.join().unwrap();
     }
 
@@ -228,7 +255,7 @@ mod tests {
             let (mut reader, _writer, mut guest) = pair();
             guest.write_all(bytes).unwrap();
             drop(guest);
-            assert!(reader.next().is_err(), "{bytes:?}");
+            assert!(reader.receive().is_err(), "{bytes:?}");
         }
     }
 
@@ -246,7 +273,10 @@ mod tests {
         drop((_reader, writer));
         let mut got = Vec::new();
         guest.read_to_end(&mut got).unwrap();
-        let want: Vec<u8> = [&b"ab"[..], b"c", b""].iter().flat_map(|p| encode_frame(Channel::Stdin, p)).collect();
+        let want: Vec<u8> = [&b"ab"[..], b"c", b""]
+            .iter()
+            .flat_map(|p| encode_frame(Channel::Stdin, p))
+            .collect();
         assert_eq!(got, want);
     }
 }

@@ -85,7 +85,10 @@ fn job(from: Place, to: Place) -> Result<(SessionName, Job)> {
 
 fn usage(what: &str) -> Error {
     let hint = "coffer cp FILE NAME:PATH, or coffer cp NAME:PATH FILE".to_owned();
-    Error::Usage { what: what.to_owned(), hint }
+    Error::Usage {
+        what: what.to_owned(),
+        hint,
+    }
 }
 
 /// The copy blocks on streams and files, so it has a thread; the loop here serves its requests.
@@ -102,7 +105,10 @@ fn spawn(session: Arc<KeeperClient>, job: Job, cancel: Cancel) -> Result<oneshot
         };
         let _ = tell.send(copied.map(|()| files.tally()));
     };
-    std::thread::Builder::new().name("copy".to_owned()).spawn(work).act("thread cannot be started")?;
+    std::thread::Builder::new()
+        .name("copy".to_owned())
+        .spawn(work)
+        .act("thread cannot be started")?;
     Ok(done)
 }
 
@@ -116,6 +122,9 @@ fn report(arguments: &Arguments, tally: Tally) {
             "skipped": tally.skipped,
         }));
     } else if tally.skipped > 0 && !arguments.quiet {
-        output::note(&format!("devices, sockets and FIFOs were not copied: {}", tally.skipped));
+        output::note(&format!(
+            "devices, sockets and FIFOs were not copied: {}",
+            tally.skipped
+        ));
     }
 }

@@ -32,20 +32,36 @@ pub(super) fn doctor(paths: &Paths, arguments: &Arguments) -> Result<u8> {
         }
         return Ok(u8::from(check.level != Level::Ok));
     }
-    let checks = if arguments.probe { vec![probe()] } else { examine(paths) };
+    let checks = if arguments.probe {
+        vec![probe()]
+    } else {
+        examine(paths)
+    };
     let able = checks.iter().all(|check| check.level != Level::Missing);
     if arguments.json {
         output::json(&json!({ "able": able, "checks": checks })).act(act)?;
     } else {
-        checks.iter().try_for_each(|check| output::line(&text(check))).act(act)?;
+        checks
+            .iter()
+            .try_for_each(|check| output::line(&text(check)))
+            .act(act)?;
     }
     Ok(u8::from(!able))
 }
 
 fn text(check: &Check) -> String {
-    let Check { what, level, found, hint } = check;
+    let Check {
+        what,
+        level,
+        found,
+        hint,
+    } = check;
     let line = format!("{:7}  {what:10}  {found}", level.word());
-    if hint.is_empty() { line } else { format!("{line}\n{:21}hint: {hint}", "") }
+    if hint.is_empty() {
+        line
+    } else {
+        format!("{line}\n{:21}hint: {hint}", "")
+    }
 }
 
 /// Try one thing and end

@@ -59,7 +59,8 @@ pub(super) async fn shell(paths: &Paths, arguments: ShellArguments) -> Result<u8
     let shell = login_shell(&session, arguments.user.as_deref().unwrap_or(AGENT)).await?;
     let mut outcome = command::run(&session, login(&shell, arguments.user.clone()), &mut signals).await?;
     // An image may name a shell that it does not have.
-    if matches!(&outcome, Outcome::Failed(failure) if failure.kind == FailureKind::NotFound) && shell != PLAIN_SHELL
+    if matches!(&outcome, Outcome::Failed(failure) if failure.kind == FailureKind::NotFound)
+        && shell != PLAIN_SHELL
     {
         outcome = command::run(&session, login(PLAIN_SHELL, arguments.user), &mut signals).await?;
     }
@@ -87,15 +88,23 @@ fn login(shell: &[u8], user: Option<String>) -> Exec {
 
 /// The shell of `user` as the sandbox's own `/etc/passwd` has it.
 async fn login_shell(host: &impl Host, user: &str) -> Result<Vec<u8>> {
-    let operation = host.start(Request::Get { path: b"/etc/passwd".to_vec() }).await?;
+    let operation = host
+        .start(Request::Get {
+            path: b"/etc/passwd".to_vec(),
+        })
+        .await?;
     let (mut reader, _writer) = operation.split()?;
     let mut passwd = Vec::new();
     loop {
-        match reader.next()? {
+        match reader.receive()? {
             Some(Incoming::Stdout(data)) if passwd.len() < MAX_PASSWD => passwd.extend_from_slice(data),
             Some(Incoming::Reply(Reply::Metadata(_))) => {}
             Some(Incoming::Reply(Reply::Done | Reply::Failed(_)) | Incoming::Stdout(_)) => break,
-            Some(_) => return Err(Error::Unexpected { what: "a reply to another question" }),
+            Some(_) => {
+                return Err(Error::Unexpected {
+                    what: "a reply to another question",
+                });
+            }
             None => return Err(host.fate().await),
         }
     }

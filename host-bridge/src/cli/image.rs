@@ -109,8 +109,18 @@ impl KernelArguments {
 }
 
 fn build(store: &Store, arguments: BuildArguments) -> Result<()> {
-    let name = arguments.name.as_deref().map(ImageName::parse).transpose()?.unwrap_or_default();
-    let suite = arguments.suite.as_deref().map(Suite::parse).transpose()?.unwrap_or_default();
+    let name = arguments
+        .name
+        .as_deref()
+        .map(ImageName::parse)
+        .transpose()?
+        .unwrap_or_default();
+    let suite = arguments
+        .suite
+        .as_deref()
+        .map(Suite::parse)
+        .transpose()?
+        .unwrap_or_default();
     let agent = beside_us(AGENT_PROGRAM)?;
     let mut steps = Steps::new(&name, arguments.quiet);
     if arguments.if_stale {
@@ -124,7 +134,12 @@ fn build(store: &Store, arguments: BuildArguments) -> Result<()> {
             Staleness::RecipeChanged | Staleness::Missing => {}
         }
     }
-    let request = BuildRequest { name, suite, kernel: arguments.kernel.file(), agent };
+    let request = BuildRequest {
+        name,
+        suite,
+        kernel: arguments.kernel.file(),
+        agent,
+    };
     let image = store.build(&request, &mut |progress| steps.progress(progress))?;
     steps.done(&image);
     Ok(())
@@ -133,7 +148,12 @@ fn build(store: &Store, arguments: BuildArguments) -> Result<()> {
 fn import(store: &Store, arguments: ImportArguments) -> Result<()> {
     let name = match &arguments.name {
         Some(name) => name.clone(),
-        None => arguments.from.file_stem().unwrap_or_default().to_string_lossy().to_lowercase(),
+        None => arguments
+            .from
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .to_lowercase(),
     };
     let name = ImageName::parse(&name)?;
     let mut steps = Steps::new(&name, arguments.quiet);
@@ -160,7 +180,13 @@ struct Steps {
 impl Steps {
     fn new(name: &ImageName, quiet: bool) -> Self {
         let terminal = output::stderr_is_terminal().then(output::StatusLine::default);
-        Steps { name: name.clone(), quiet, terminal, step: String::new(), start: Instant::now() }
+        Steps {
+            name: name.clone(),
+            quiet,
+            terminal,
+            step: String::new(),
+            start: Instant::now(),
+        }
     }
 
     fn progress(&mut self, progress: Progress) {
@@ -194,14 +220,20 @@ impl Steps {
         if !self.quiet {
             let size = Bytes(bytes(image) >> 20 << 20);
             let seconds = self.start.elapsed().as_secs();
-            output::note(&format!("image {} is ready: {size}, made in {seconds} s", self.name));
+            output::note(&format!(
+                "image {} is ready: {size}, made in {seconds} s",
+                self.name
+            ));
         }
     }
 }
 
 fn bytes(image: &Image) -> u64 {
     let manifest = image.manifest();
-    [&manifest.kernel, &manifest.initramfs, &manifest.rootfs].iter().map(|part| part.size).sum()
+    [&manifest.kernel, &manifest.initramfs, &manifest.rootfs]
+        .iter()
+        .map(|part| part.size)
+        .sum()
 }
 
 fn list(store: &Store, as_json: bool) -> Result<()> {

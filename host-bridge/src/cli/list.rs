@@ -4,8 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::{
-    Error, Paths, Result, SessionName,
-    console,
+    Error, Paths, Result, SessionName, console,
     error::Context,
     keeper::{Inspection, KeeperClient},
     output,
@@ -32,7 +31,10 @@ pub(super) fn list(paths: &Paths, arguments: &ListArguments) -> Result<u8> {
         let rows: Vec<Value> = entries.iter().map(json_row).collect();
         output::json(&rows).act(STDOUT)?;
     } else if arguments.quiet {
-        entries.iter().try_for_each(|entry| output::line(entry.name.as_str())).act(STDOUT)?;
+        entries
+            .iter()
+            .try_for_each(|entry| output::line(entry.name.as_str()))
+            .act(STDOUT)?;
     } else {
         let rows: Vec<Vec<String>> = entries.iter().map(text_row).collect();
         output::table(&["NAME", "STATE", "IMAGE", "CPUS", "MEMORY", "SINCE"], &rows).act(STDOUT)?;
@@ -106,23 +108,34 @@ pub(super) async fn inspect(paths: &Paths, arguments: &InspectArguments) -> Resu
     };
     let mut all = row(&record, alive);
     let directory = paths.session(&name);
-    merge(&mut all, json!({
-        "directory": directory,
-        "disk_used_bytes": disk_used(&directory.join("scratch.img")),
-        "logs": {
-            "console": console_of(&directory),
-            "machine": machine_log_of(&directory),
-            "keeper": keeper_log_of(&directory),
-        },
-        "sockets": paths.sockets(&name),
-    }));
+    merge(
+        &mut all,
+        json!({
+            "directory": directory,
+            "disk_used_bytes": disk_used(&directory.join("scratch.img")),
+            "logs": {
+                "console": console_of(&directory),
+                "machine": machine_log_of(&directory),
+                "keeper": keeper_log_of(&directory),
+            },
+            "sockets": paths.sockets(&name),
+        }),
+    );
     if alive && let Some(started) = record.started_unix_ms {
-        merge(&mut all, json!({ "uptime_ms": unix_ms().saturating_sub(started) }));
+        merge(
+            &mut all,
+            json!({ "uptime_ms": unix_ms().saturating_sub(started) }),
+        );
     }
     if alive && record.state == State::Running && !record.ephemeral {
         merge(&mut all, told_by_owner(paths, &name).await);
     }
-    if arguments.json { output::json(&all) } else { print_lines(&all) }.act(STDOUT)?;
+    if arguments.json {
+        output::json(&all)
+    } else {
+        print_lines(&all)
+    }
+    .act(STDOUT)?;
     Ok(0)
 }
 
@@ -172,7 +185,11 @@ fn flatten(key: &str, value: &Value, lines: &mut Vec<String>) {
         Value::Null => {}
         Value::Object(fields) => {
             for (name, field) in fields {
-                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                let key = if key.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{key}.{name}")
+                };
                 flatten(&key, field, lines);
             }
         }

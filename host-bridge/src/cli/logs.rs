@@ -16,7 +16,10 @@ const INTERVAL: Duration = Duration::from_millis(200);
 const CHUNK: usize = 64 * 1024;
 
 pub(super) async fn show(log: &Path, follow: bool, lives: impl Fn() -> Result<bool>) -> Result<()> {
-    let mut printer = Printer { raw: !io::stdout().is_terminal(), line: Vec::new() };
+    let mut printer = Printer {
+        raw: !io::stdout().is_terminal(),
+        line: Vec::new(),
+    };
     let mut file = match File::open(log) {
         // Nothing was said yet.
         Err(error) if error.kind() == io::ErrorKind::NotFound && !follow => return Ok(()),
@@ -68,6 +71,10 @@ impl Printer {
 
     fn finish(&mut self) -> io::Result<()> {
         let line = std::mem::take(&mut self.line);
-        if line.is_empty() { Ok(()) } else { output::line(&console::safe(line.trim_ascii_end())) }
+        if line.is_empty() {
+            Ok(())
+        } else {
+            output::line(&console::safe(line.trim_ascii_end()))
+        }
     }
 }

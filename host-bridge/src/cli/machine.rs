@@ -48,7 +48,10 @@ impl MachineArguments {
     }
 
     pub(super) fn boot_deadline(&self) -> Result<Duration> {
-        let asked = self.boot_timeout.as_deref().map(|text| parse_span("--boot-timeout", text));
+        let asked = self
+            .boot_timeout
+            .as_deref()
+            .map(|text| parse_span("--boot-timeout", text));
         Ok(asked.transpose()?.unwrap_or(BOOT_DEADLINE))
     }
 
@@ -56,7 +59,13 @@ impl MachineArguments {
     pub(super) fn plan(&self, paths: &Paths, env: Vec<(String, String)>) -> Result<Plan> {
         let (shape, boot_deadline) = (self.shape()?, self.boot_deadline()?);
         let image = BootImage::find(paths, self.image.as_deref())?;
-        Ok(Plan { image, shape, env, vmm: beside_us(MACHINE_PROGRAM)?, boot_deadline })
+        Ok(Plan {
+            image,
+            shape,
+            env,
+            vmm: beside_us(MACHINE_PROGRAM)?,
+            boot_deadline,
+        })
     }
 }
 
@@ -64,7 +73,11 @@ impl MachineArguments {
 pub(super) fn beside_us(program: &str) -> Result<PathBuf> {
     let ours = std::env::current_exe().act("own program cannot be found")?;
     let path = ours.with_file_name(program);
-    if path.is_file() { Ok(path) } else { Err(Error::NoProgram { path }) }
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(Error::NoProgram { path })
+    }
 }
 
 /// The command.
@@ -105,7 +118,11 @@ impl CommandArguments {
         exec.cwd = self.workdir.as_ref().map(|path| path.as_bytes().to_vec());
         exec.user.clone_from(&self.user);
         exec.stdin = self.interactive;
-        let limit = self.timeout.as_deref().map(|text| parse_span("--timeout", text)).transpose()?;
+        let limit = self
+            .timeout
+            .as_deref()
+            .map(|text| parse_span("--timeout", text))
+            .transpose()?;
         exec.timeout_ms = limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
         Ok(exec)
     }
@@ -134,7 +151,11 @@ fn variable(text: &OsStr) -> Result<Option<(Vec<u8>, Vec<u8>)>> {
     };
     if key.is_empty() {
         let value = text.to_string_lossy().into_owned();
-        return Err(Error::Value { option: "--env", value, why: "KEY=VALUE or KEY".to_owned() });
+        return Err(Error::Value {
+            option: "--env",
+            value,
+            why: "KEY=VALUE or KEY".to_owned(),
+        });
     }
     Ok(value.map(|value| (key.to_vec(), value)))
 }
@@ -148,7 +169,10 @@ pub(super) fn session_environment(typed: &[OsString]) -> Result<Vec<(String, Str
             why: "a session's variables must be UTF-8".to_owned(),
         })
     };
-    environment(typed)?.into_iter().map(|(key, value)| Ok((text(key)?, text(value)?))).collect()
+    environment(typed)?
+        .into_iter()
+        .map(|(key, value)| Ok((text(key)?, text(value)?)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -19,7 +19,12 @@ use crate::{Error, Paths, Result, error::code, output};
 
 /// A Linux machine of its own for every agent session.
 #[derive(Debug, Parser)]
-#[command(name = "coffer", version, disable_help_subcommand = true, max_term_width = 110)]
+#[command(
+    name = "coffer",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 110
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -47,8 +52,12 @@ enum Command {
 }
 
 pub fn main() -> ExitCode {
+    crate::process::keep_descriptors_to_ourselves();
+    crate::process::raise_descriptor_limit();
     let code = match Arguments::try_parse() {
-        Ok(Arguments { command: Command::Probe(trial) }) => doctor::trial(&trial),
+        Ok(Arguments {
+            command: Command::Probe(trial),
+        }) => doctor::trial(&trial),
         Ok(arguments) => start(arguments.command),
         Err(error) => usage(&error),
     };
@@ -59,7 +68,10 @@ fn start(command: Command) -> u8 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(dispatch(command)),
-        Err(source) => Err(Error::System { act: "event loop cannot be made", source }),
+        Err(source) => Err(Error::System {
+            act: "event loop cannot be made",
+            source,
+        }),
     };
     match done {
         Ok(code) => code,
@@ -102,11 +114,20 @@ fn usage(error: &clap::Error) -> u8 {
         return 0;
     }
     let text = error.render().to_string();
-    let said: Vec<&str> = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default().lines().collect();
+    let said: Vec<&str> = text
+        .trim_start_matches("error: ")
+        .split("\n\n")
+        .next()
+        .unwrap_or_default()
+        .lines()
+        .collect();
     let said: Vec<&str> = said.iter().map(|line| line.trim()).collect();
     let usage = text.lines().find_map(|line| line.strip_prefix("Usage: "));
     let hint = usage.unwrap_or("coffer --help").to_owned();
-    let error = Error::Usage { what: said.join(" "), hint };
+    let error = Error::Usage {
+        what: said.join(" ").trim_end_matches('.').to_owned(),
+        hint,
+    };
     output::error(&error);
     error.code()
 }

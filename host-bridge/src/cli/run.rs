@@ -32,8 +32,8 @@ pub(super) struct Arguments {
 pub(super) async fn run(paths: &Paths, arguments: Arguments) -> Result<u8> {
     let exec = arguments.command.exec()?;
     let name: Option<SessionName> = arguments.name.as_deref().map(str::parse).transpose()?;
-    let mut signals = Signals::catch()?;
     let plan = arguments.machine.plan(paths, Vec::new())?;
+    let mut signals = Signals::catch()?;
     let directory = Table::open(paths)?.create(name)?;
     let starting = Session::start(directory, plan, true);
     let mut session = tokio::select! {
@@ -63,6 +63,8 @@ async fn finish(session: &mut Session, arguments: &Arguments) {
     session.record_end("its command ended");
     if !arguments.quiet {
         let name = session.directory().name();
-        output::note(&format!("session kept: {name}\nhint: coffer up {name} starts it again, coffer rm {name} removes it"));
+        output::note(&format!(
+            "session kept: {name}\nhint: coffer up {name} starts it again, coffer rm {name} removes it"
+        ));
     }
 }

@@ -35,7 +35,11 @@ pub(super) struct StopArguments {
 }
 
 pub(super) async fn stop(paths: &Paths, arguments: &StopArguments) -> Result<u8> {
-    let asked = arguments.time.as_deref().map(|text| parse_span("--time", text)).transpose()?;
+    let asked = arguments
+        .time
+        .as_deref()
+        .map(|text| parse_span("--time", text))
+        .transpose()?;
     let grace = asked.unwrap_or(STOP_GRACE);
     let what = "stopping";
     for name in names(&arguments.names)? {
@@ -91,7 +95,7 @@ fn remove_one(paths: &Paths, name: &SessionName, force: bool) -> Result<()> {
         if !force {
             return Err(Error::StillRuns { name: name.clone() });
         }
-        end_owner(name, entry.record?)?;
+        end_owner(name, &entry.record?)?;
     }
     // Opening the table settles what the owner left; one of `coffer run` is gone with that.
     match Table::open(paths)? {
@@ -103,10 +107,17 @@ fn remove_one(paths: &Paths, name: &SessionName, force: bool) -> Result<()> {
 }
 
 /// Nothing of the session is wanted any more, so its owner is not asked; the machine ends with it.
-fn end_owner(name: &SessionName, record: Record) -> Result<()> {
-    let unkillable = |pid| Error::Unkillable { name: name.clone(), pid };
+fn end_owner(name: &SessionName, record: &Record) -> Result<()> {
+    let unkillable = |pid| Error::Unkillable {
+        name: name.clone(),
+        pid,
+    };
     let owner: ProcessId = record.owner.ok_or_else(|| unkillable(0))?;
-    if owner.kill(OWNER_PROGRAM, EXIT_WAIT) { Ok(()) } else { Err(unkillable(owner.pid)) }
+    if owner.kill(OWNER_PROGRAM, EXIT_WAIT) {
+        Ok(())
+    } else {
+        Err(unkillable(owner.pid))
+    }
 }
 
 fn names(typed: &[String]) -> Result<Vec<SessionName>> {

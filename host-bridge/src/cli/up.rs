@@ -52,14 +52,18 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn up(paths: &Paths, mut arguments: Arguments) -> Result<u8> {
-    let mut signals = Signals::catch()?;
     let name = arguments.name.take().or(arguments.named.take());
     let name: Option<SessionName> = name.as_deref().map(str::parse).transpose()?;
     let former = match &name {
         Some(name) => stopped(paths, name)?,
         None => None,
     };
-    let spec = Spec { name, again: former.is_some(), plan: plan(paths, &mut arguments, former)? };
+    let spec = Spec {
+        name,
+        again: former.is_some(),
+        plan: plan(paths, &mut arguments, former)?,
+    };
+    let mut signals = Signals::catch()?;
     let mut keeper = start_keeper()?;
     let reporting = report_of(&mut keeper, &spec);
     let report = tokio::select! {
@@ -75,7 +79,11 @@ pub(super) async fn up(paths: &Paths, mut arguments: Arguments) -> Result<u8> {
             output::json(&super::list::row(&record, true)).act("standard output cannot be written")?;
         }
         Report::Ready { name } => output::line(name.as_str()).act("standard output cannot be written")?,
-        Report::Failed { what, hint, code } => return Err(Error::Reported { what, hint, code }),
+        Report::Failed { what, hint, code } => {
+            // It has only to exit; then nothing of this session runs any more.
+            let _ = keeper.wait().await;
+            return Err(Error::Reported { what, hint, code });
+        }
     }
     Ok(0)
 }
@@ -99,17 +107,36 @@ fn plan(paths: &Paths, arguments: &mut Arguments, former: Option<Record>) -> Res
     };
     let asked = arguments.machine.shape()?;
     if arguments.machine.disk.is_some() && asked.disk != former.shape.disk {
-        return Err(Error::DiskChanged { name: former.name, has: former.shape.disk.to_string() });
+        return Err(Error::DiskChanged {
+            name: former.name,
+            has: former.shape.disk.to_string(),
+        });
     }
-    if arguments.machine.image.as_ref().is_some_and(|image| *image != former.image) {
-        return Err(Error::ImageChanged { name: former.name, has: former.image });
+    if arguments
+        .machine
+        .image
+        .as_ref()
+        .is_some_and(|image| *image != former.image)
+    {
+        return Err(Error::ImageChanged {
+            name: former.name,
+            has: former.image,
+        });
     }
     arguments.machine.image = Some(former.image.clone());
     env.splice(0..0, former.env.clone());
     let mut plan = arguments.machine.plan(paths, env)?;
     plan.shape = Shape {
-        cpus: if arguments.machine.cpus.is_some() { asked.cpus } else { former.shape.cpus },
-        memory: if arguments.machine.memory.is_some() { asked.memory } else { former.shape.memory },
+        cpus: if arguments.machine.cpus.is_some() {
+            asked.cpus
+        } else {
+            former.shape.cpus
+        },
+        memory: if arguments.machine.memory.is_some() {
+            asked.memory
+        } else {
+            former.shape.memory
+        },
         disk: former.shape.disk,
     };
     if former.image_id.is_some() && former.image_id != plan.image.id {
@@ -167,8 +194,13 @@ async fn end_keeper(keeper: &mut Child) {
 /// The keeper's side: everything it must know comes on standard input.
 pub(super) async fn keep(paths: &Paths) -> Result<u8> {
     let mut text = Vec::new();
-    std::io::stdin().take(MAX_REPORT).read_to_end(&mut text).act("keeper cannot read what to keep")?;
-    let spec = serde_json::from_slice(&text).map_err(std::io::Error::from).act("keeper cannot read what to keep")?;
+    std::io::stdin()
+        .take(MAX_REPORT)
+        .read_to_end(&mut text)
+        .act("keeper cannot read what to keep")?;
+    let spec = serde_json::from_slice(&text)
+        .map_err(std::io::Error::from)
+        .act("keeper cannot read what to keep")?;
     keeper::keep(paths, spec).await?;
     Ok(0)
 }

@@ -1,7 +1,4 @@
-use std::{
-    os::unix::ffi::OsStrExt,
-    path::Path,
-};
+use std::{os::unix::ffi::OsStrExt, path::Path};
 
 use agent_protocol::{Entry, EntryKind, Metadata, Reply, Request};
 use rustix::stdio::stdout;
@@ -24,23 +21,37 @@ impl<H: Host> GuestFiles<'_, H> {
                 (Some(name), _) => self.fetch(from, &found, &target, name, 0),
                 // `NAME:/` or `NAME:.`, which have no name: what is in it.
                 (None, EntryKind::Directory) => self.fetch_entries(from, &target, 0),
-                (None, _) => Err(Error::HostileName { name: console::safe(from) }),
+                (None, _) => Err(Error::HostileName {
+                    name: console::safe(from),
+                }),
             };
         }
         let name = to.file_name().ok_or_else(|| Error::Copy {
             what: "destination has no name",
             path: to.to_owned(),
         })?;
-        let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = to
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         self.fetch(from, &found, &Target::open(parent)?, name.as_bytes(), 0)
     }
 
     /// The bytes of one file to standard output.
     pub fn download_to_stdout(&mut self, from: &[u8]) -> Result<()> {
-        self.read_file(from, |data| output::write_all(stdout(), data).act("standard output cannot be written"))
+        self.read_file(from, |data| {
+            output::write_all(stdout(), data).act("standard output cannot be written")
+        })
     }
 
-    fn fetch(&mut self, from: &[u8], found: &Metadata, target: &Target, name: &[u8], depth: usize) -> Result<()> {
+    fn fetch(
+        &mut self,
+        from: &[u8],
+        found: &Metadata,
+        target: &Target,
+        name: &[u8],
+        depth: usize,
+    ) -> Result<()> {
         match found.kind {
             EntryKind::File => {
                 let file = target.file(name, found.mode)?;
@@ -65,7 +76,9 @@ impl<H: Host> GuestFiles<'_, H> {
 
     fn fetch_entries(&mut self, from: &[u8], target: &Target, depth: usize) -> Result<()> {
         if depth >= MAX_DEPTH {
-            return Err(Error::Unexpected { what: "directories without end" });
+            return Err(Error::Unexpected {
+                what: "directories without end",
+            });
         }
         for entry in self.list(from)? {
             // Before any path is made of it, also one in the guest: the guest may not steer us about.
@@ -89,7 +102,9 @@ impl<H: Host> GuestFiles<'_, H> {
                 reply => return Err(failed("directory cannot be listed", path, reply)),
             }
             if entries.len() > MAX_ENTRIES {
-                return Err(Error::Unexpected { what: "a directory without end" });
+                return Err(Error::Unexpected {
+                    what: "a directory without end",
+                });
             }
         }
     }
@@ -98,7 +113,7 @@ impl<H: Host> GuestFiles<'_, H> {
         let (mut reader, _writer) = self.start(Request::Get { path: path.to_vec() })?.split()?;
         loop {
             self.cancel.check()?;
-            match reader.next()? {
+            match reader.receive()? {
                 Some(Incoming::Stdout(data)) => {
                     take(data)?;
                     self.tally.bytes += data.len() as u64;
@@ -106,7 +121,11 @@ impl<H: Host> GuestFiles<'_, H> {
                 Some(Incoming::Reply(Reply::Metadata(_))) => {}
                 Some(Incoming::Reply(Reply::Done)) => return Ok(()),
                 Some(Incoming::Reply(reply)) => return Err(failed("file cannot be read", path, reply)),
-                Some(Incoming::Stderr(_)) => return Err(Error::Unexpected { what: "errors out of a file" }),
+                Some(Incoming::Stderr(_)) => {
+                    return Err(Error::Unexpected {
+                        what: "errors out of a file",
+                    });
+                }
                 None => return Err(Error::AgentGone),
             }
         }

@@ -48,7 +48,10 @@ impl Place {
             (_, Some(at)) => {
                 let name = String::from_utf8_lossy(&bytes[..at]).parse()?;
                 let path = bytes.get(at + 1..).unwrap_or_default().to_vec();
-                Ok(Place::Guest(name, if path.is_empty() { b".".to_vec() } else { path }))
+                Ok(Place::Guest(
+                    name,
+                    if path.is_empty() { b".".to_vec() } else { path },
+                ))
             }
         }
     }
@@ -76,7 +79,9 @@ impl Cancel {
 
     fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Relaxed) {
-            return Err(Error::Interrupted { signal: rustix::process::Signal::INT.as_raw() });
+            return Err(Error::Interrupted {
+                signal: rustix::process::Signal::INT.as_raw(),
+            });
         }
         Ok(())
     }
@@ -94,7 +99,12 @@ pub struct GuestFiles<'a, H> {
 impl<'a, H: Host> GuestFiles<'a, H> {
     /// For a thread beside the one that runs `runtime`.
     pub fn new(host: &'a H, runtime: Handle, cancel: Cancel) -> Self {
-        GuestFiles { host, runtime, cancel, tally: Tally::default() }
+        GuestFiles {
+            host,
+            runtime,
+            cancel,
+            tally: Tally::default(),
+        }
     }
 
     pub fn tally(&self) -> Tally {
@@ -138,7 +148,9 @@ fn failed(what: &'static str, path: &[u8], reply: Reply) -> Error {
             kind: failure.kind,
             message: console::safe(failure.message.as_bytes()),
         },
-        _ => Error::Unexpected { what: "a reply to another question" },
+        _ => Error::Unexpected {
+            what: "a reply to another question",
+        },
     }
 }
 
@@ -155,7 +167,10 @@ fn joined(directory: &[u8], name: &[u8]) -> Vec<u8> {
 /// The last component of a guest path, if it names something.
 fn base_name(path: &[u8]) -> Option<&[u8]> {
     let trimmed = path.strip_suffix(b"/").unwrap_or(path);
-    trimmed.rsplit(|byte| *byte == b'/').next().filter(|name| target::check_name(name).is_ok())
+    trimmed
+        .rsplit(|byte| *byte == b'/')
+        .next()
+        .filter(|name| target::check_name(name).is_ok())
 }
 
 fn is_directory(found: Option<&Metadata>) -> bool {
@@ -163,7 +178,10 @@ fn is_directory(found: Option<&Metadata>) -> bool {
 }
 
 fn no_such(path: &[u8]) -> Error {
-    Error::Copy { what: "nothing there in the sandbox", path: Path::new(std::ffi::OsStr::from_bytes(path)).into() }
+    Error::Copy {
+        what: "nothing there in the sandbox",
+        path: Path::new(std::ffi::OsStr::from_bytes(path)).into(),
+    }
 }
 
 #[cfg(test)]

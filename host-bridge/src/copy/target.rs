@@ -34,8 +34,12 @@ impl Target {
     /// A directory the user named; what they point it at is theirs to say.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = rustix::fs::open(path, flags, Mode::empty()).context("directory cannot be opened", path)?;
-        Ok(Target { directory, path: path.to_owned() })
+        let directory =
+            rustix::fs::open(path, flags, Mode::empty()).context("directory cannot be opened", path)?;
+        Ok(Target {
+            directory,
+            path: path.to_owned(),
+        })
     }
 
     /// The directory called `name` in this one, made if it is not there; never through a link.
@@ -63,7 +67,14 @@ impl Target {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.directory, &partial, flags, Mode::RUSR | Mode::WUSR)
             .context("file cannot be made", &path)?;
-        let file = NewFile { target: self, file: file.into(), partial, name: name.to_owned(), path, placed: false };
+        let file = NewFile {
+            target: self,
+            file: file.into(),
+            partial,
+            name: name.to_owned(),
+            path,
+            placed: false,
+        };
         fchmod(&file.file, permissions(mode)).context("mode cannot be set", &file.path)?;
         Ok(file)
     }
@@ -73,9 +84,7 @@ impl Target {
         let (name, path) = self.child(name)?;
         let make = || symlinkat(OsStr::from_bytes(text), &self.directory, name);
         let made = match make() {
-            Err(Errno::EXIST) => {
-                unlinkat(&self.directory, name, AtFlags::empty()).and_then(|()| make())
-            }
+            Err(Errno::EXIST) => unlinkat(&self.directory, name, AtFlags::empty()).and_then(|()| make()),
             made => made,
         };
         made.context("link cannot be made", path)
@@ -95,7 +104,9 @@ pub(super) fn check_name(name: &[u8]) -> Result<()> {
         || matches!(name, b"." | b"..")
         || name.iter().any(|byte| matches!(byte, b'/' | 0));
     if hostile {
-        return Err(Error::HostileName { name: console::safe(name) });
+        return Err(Error::HostileName {
+            name: console::safe(name),
+        });
     }
     Ok(())
 }
@@ -146,8 +157,10 @@ mod tests {
     use super::*;
 
     fn names_in(path: &Path) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<String> = fs::read_dir(path)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         names
     }
@@ -156,8 +169,20 @@ mod tests {
     fn a_name_that_is_more_than_one_component_is_refused() {
         let root = tempfile::tempdir().unwrap();
         let target = Target::open(root.path()).unwrap();
-        for bad in [&b".."[..], b".", b"", b"a/b", b"/etc/x", b"../x", b"x\0y", &[b'a'; 256]] {
-            assert!(matches!(target.file(bad, 0o644), Err(Error::HostileName { .. })), "{bad:?}");
+        for bad in [
+            &b".."[..],
+            b".",
+            b"",
+            b"a/b",
+            b"/etc/x",
+            b"../x",
+            b"x\0y",
+            &[b'a'; 256],
+        ] {
+            assert!(
+                matches!(target.file(bad, 0o644), Err(Error::HostileName { .. })),
+                "{bad:?}"
+            );
             assert!(target.directory(bad).is_err());
             assert!(target.symlink(bad, b"x").is_err());
         }

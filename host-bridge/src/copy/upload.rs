@@ -53,8 +53,14 @@ impl<H: Host> GuestFiles<'_, H> {
             return self.send_file(from, to);
         }
         if found.is_symlink() {
-            let target = fs::read_link(from).context("link cannot be read", from)?.into_os_string().into_vec();
-            let request = Request::MakeSymlink { path: to.to_vec(), target };
+            let target = fs::read_link(from)
+                .context("link cannot be read", from)?
+                .into_os_string()
+                .into_vec();
+            let request = Request::MakeSymlink {
+                path: to.to_vec(),
+                target,
+            };
             self.simple("link cannot be made", to, request)?;
             self.tally.symlinks += 1;
             return Ok(());
@@ -64,7 +70,10 @@ impl<H: Host> GuestFiles<'_, H> {
     }
 
     fn send_directory(&mut self, from: &Path, found: &Found, to: &[u8]) -> Result<()> {
-        let request = Request::MakeDirectory { path: to.to_vec(), mode: found.mode() & 0o777 };
+        let request = Request::MakeDirectory {
+            path: to.to_vec(),
+            mode: found.mode() & 0o777,
+        };
         self.simple("directory cannot be made", to, request)?;
         for entry in fs::read_dir(from).context("directory cannot be listed", from)? {
             let entry = entry.context("directory cannot be listed", from)?;
@@ -80,11 +89,17 @@ impl<H: Host> GuestFiles<'_, H> {
         // Not a FIFO that took its place meanwhile, which would hold us up.
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let mut options = File::options();
-        let file = options.read(true).custom_flags(flags.bits().cast_signed()).open(from);
+        let file = options
+            .read(true)
+            .custom_flags(flags.bits().cast_signed())
+            .open(from);
         let mut file = file.context("file cannot be read", from)?;
         let found = file.metadata().context("file cannot be read", from)?;
         if !found.is_file() {
-            return Err(Error::Copy { what: "file changed while it was copied", path: from.to_owned() });
+            return Err(Error::Copy {
+                what: "file changed while it was copied",
+                path: from.to_owned(),
+            });
         }
         self.write_file(to, found.mode() & 0o777, |room| file.read(room))?;
         self.tally.files += 1;
@@ -97,7 +112,12 @@ impl<H: Host> GuestFiles<'_, H> {
         mode: u32,
         mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
     ) -> Result<()> {
-        let (mut reader, mut writer) = self.start(Request::Put { path: to.to_vec(), mode })?.split()?;
+        let (mut reader, mut writer) = self
+            .start(Request::Put {
+                path: to.to_vec(),
+                mode,
+            })?
+            .split()?;
         let (cancel, bytes) = (&self.cancel, &mut self.tally.bytes);
         let mut read_error = None;
         let sent = writer.send_all(|room| {
@@ -114,7 +134,10 @@ impl<H: Host> GuestFiles<'_, H> {
             // Closing the stream short of its end makes the guest forget the file.
             writer.abort();
             cancel.check()?;
-            return Err(Error::System { act: "input of the copy cannot be read", source });
+            return Err(Error::System {
+                act: "input of the copy cannot be read",
+                source,
+            });
         }
         // A guest that stopped reading has said why.
         drop(sent);

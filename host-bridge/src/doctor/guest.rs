@@ -151,7 +151,13 @@ fn enter_long_mode(cpu: &VcpuFd) -> io::Result<()> {
         db: 1,
         ..Default::default()
     };
-    let code = kvm_segment { selector: 8, type_: 11, l: 1, db: 0, ..data };
+    let code = kvm_segment {
+        selector: 8,
+        type_: 11,
+        l: 1,
+        db: 0,
+        ..data
+    };
     let nothing = kvm_dtable::default();
     let before = cpu.get_sregs()?;
     cpu.set_sregs(&kvm_sregs {
@@ -167,7 +173,13 @@ fn enter_long_mode(cpu: &VcpuFd) -> io::Result<()> {
         efer: EFER_LME_LMA,
         ..before
     })?;
-    cpu.set_regs(&kvm_regs { rip: CODE_AT, rdi: PAIR_AT, rsi: XSAVE_AT, rflags: 2, ..Default::default() })?;
+    cpu.set_regs(&kvm_regs {
+        rip: CODE_AT,
+        rdi: PAIR_AT,
+        rsi: XSAVE_AT,
+        rflags: 2,
+        ..Default::default()
+    })?;
     Ok(())
 }
 
@@ -192,9 +204,11 @@ impl Memory {
     fn put(&self, at: u64, bytes: &[u8]) {
         let at = usize::try_from(at).unwrap_or(MEMORY);
         assert!(at + bytes.len() <= MEMORY, "the guest's layout is in its memory");
-        // SAFETY: the range was just checked to lie in the mapping, which is writable and lives as long
-        // as the process; nothing else refers to it before the guest runs.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.0.as_ptr().add(at), bytes.len()) };
+        // SAFETY: the range was just checked to lie in the mapping.
+        let to = unsafe { self.0.as_ptr().add(at) };
+        // SAFETY: the mapping is writable, lives as long as the process, and nothing else refers to it
+        // before the guest runs; `bytes` is no part of it.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
     }
 
     fn register(&self, vm: &VmFd) -> io::Result<()> {

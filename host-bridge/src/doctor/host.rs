@@ -22,7 +22,11 @@ const MIN_DISK: u64 = 1 << 30;
 pub(super) fn memory() -> Check {
     let available = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        line.trim().trim_end_matches(" kB").parse::<u64>().ok()?.checked_mul(1024)
+        line.trim()
+            .trim_end_matches(" kB")
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(1024)
     });
     let hint = "close something, or give sandboxes less: --memory 256M";
     match available {
@@ -38,7 +42,13 @@ pub(super) fn disk(paths: &Paths) -> Check {
     match rustix::fs::statvfs(&there) {
         Ok(found) => {
             let free = found.f_bavail.saturating_mul(found.f_frsize);
-            room("disk", free, (MIN_DISK, GOOD_DISK), &format!("free for {}", sessions.display()), hint)
+            room(
+                "disk",
+                free,
+                (MIN_DISK, GOOD_DISK),
+                &format!("free for {}", sessions.display()),
+                hint,
+            )
         }
         Err(error) => Check::new("disk", Level::Weak, format!("{}: {error}", there.display()), ""),
     }
@@ -55,14 +65,27 @@ fn room(what: &'static str, bytes: u64, (least, good): (u64, u64), where_: &str,
 
 /// The nearest directory above that is there already.
 fn existing(path: &Path) -> PathBuf {
-    path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/")).to_owned()
+    path.ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(Path::new("/"))
+        .to_owned()
 }
 
 /// Tried by making it, as any session would.
 pub(super) fn state(paths: &Paths) -> Check {
     match crate::state::Table::open(paths) {
-        Ok(_) => Check::new("state", Level::Ok, format!("{} is ours to write", paths.sessions().display()), ""),
-        Err(error) => Check::new("state", Level::Missing, error.line(), &error.hint().unwrap_or_default()),
+        Ok(_) => Check::new(
+            "state",
+            Level::Ok,
+            format!("{} is ours to write", paths.sessions().display()),
+            "",
+        ),
+        Err(error) => Check::new(
+            "state",
+            Level::Missing,
+            error.line(),
+            &error.hint().unwrap_or_default(),
+        ),
     }
 }
 
@@ -73,23 +96,41 @@ pub(super) fn programs() -> Check {
         .filter(|program| !ours.with_file_name(program).is_file())
         .collect();
     if absent.is_empty() {
-        return Check::new("programs", Level::Ok, "coffer-vmm and coffer-agent lie beside coffer".into(), "");
+        return Check::new(
+            "programs",
+            Level::Ok,
+            "coffer-vmm and coffer-agent lie beside coffer".into(),
+            "",
+        );
     }
     let found = format!("not beside coffer: {}", absent.join(", "));
-    Check::new("programs", Level::Missing, found, "build or install all programs together")
+    Check::new(
+        "programs",
+        Level::Missing,
+        found,
+        "build or install all programs together",
+    )
 }
 
 pub(super) fn image(paths: &Paths) -> Check {
     let name = ImageName::default();
-    let agent = std::env::current_exe().unwrap_or_default().with_file_name(crate::image::AGENT_PROGRAM);
+    let agent = std::env::current_exe()
+        .unwrap_or_default()
+        .with_file_name(crate::image::AGENT_PROGRAM);
     let check = |level, found: &str, hint| Check::new("image", level, format!("{name}: {found}"), hint);
     let store = Store::new(paths.images());
     let verified = store.find(&name).and_then(|image| image.verify());
     match (verified, store.staleness(&name, &agent)) {
-        (Err(images::Error::NoSuchImage { .. }), _) => check(Level::Missing, "not there", "coffer image build"),
+        (Err(images::Error::NoSuchImage { .. }), _) => {
+            check(Level::Missing, "not there", "coffer image build")
+        }
         (Err(error), _) => check(Level::Missing, &error.to_string(), "coffer image build"),
         (Ok(_), Ok(Staleness::Fresh)) => check(Level::Ok, "fresh, its hashes are right", ""),
-        (Ok(_), Ok(_)) => check(Level::Weak, "older than this coffer", "coffer image build --if-stale"),
+        (Ok(_), Ok(_)) => check(
+            Level::Weak,
+            "older than this coffer",
+            "coffer image build --if-stale",
+        ),
         // What is wrong with the agent is said above.
         (Ok(_), Err(_)) => check(Level::Ok, "its hashes are right", ""),
     }
@@ -109,7 +150,10 @@ pub(super) fn mke2fs() -> Check {
 
 pub(super) fn mmdebstrap() -> Check {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    match std::env::split_paths(&path).map(|directory| directory.join("mmdebstrap")).find(|path| path.is_file()) {
+    match std::env::split_paths(&path)
+        .map(|directory| directory.join("mmdebstrap"))
+        .find(|path| path.is_file())
+    {
         Some(path) => Check::new("mmdebstrap", Level::Ok, path.display().to_string(), ""),
         None => Check::new(
             "mmdebstrap",

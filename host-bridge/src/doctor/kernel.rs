@@ -16,19 +16,31 @@ const TRUNCATE_ABI: i64 = 3;
 /// In a process of its own, which stays behind its new walls and ends there.
 pub(super) fn namespaces() -> Check {
     let tried = std::env::current_exe().and_then(|program| {
-        Command::new(program).args(["probe", "namespaces"]).stdin(Stdio::null()).output()
+        Command::new(program)
+            .args(["probe", "namespaces"])
+            .stdin(Stdio::null())
+            .output()
     });
     let what = "namespaces";
     match tried {
-        Ok(output) if output.status.success() => {
-            Check::new(what, Level::Ok, "user, mount, pid, network and ipc namespaces can be made".into(), "")
-        }
+        Ok(output) if output.status.success() => Check::new(
+            what,
+            Level::Ok,
+            "user, mount, pid, network and ipc namespaces can be made".into(),
+            "",
+        ),
         Ok(output) => {
             let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            let found = format!("an unprivileged user cannot make them: {why}: one wall fewer around the VMM");
+            let found =
+                format!("an unprivileged user cannot make them: {why}: one wall fewer around the VMM");
             Check::new(what, Level::Weak, found, NAMESPACE_HINT)
         }
-        Err(error) => Check::new(what, Level::Weak, format!("the probe cannot be started: {error}"), ""),
+        Err(error) => Check::new(
+            what,
+            Level::Weak,
+            format!("the probe cannot be started: {error}"),
+            "",
+        ),
     }
 }
 
@@ -51,7 +63,12 @@ pub(super) fn landlock() -> Check {
     const CREATE_RULESET_VERSION: libc::c_uint = 1;
     // SAFETY: with this flag the call takes no attributes: a null pointer of length zero is what it asks for.
     let abi = unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0usize, CREATE_RULESET_VERSION)
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u8>(),
+            0usize,
+            CREATE_RULESET_VERSION,
+        )
     };
     let what = "Landlock";
     match abi {
@@ -65,7 +82,10 @@ pub(super) fn landlock() -> Check {
         _ => Check::new(
             what,
             Level::Weak,
-            format!("not available: {}: one wall fewer around the VMM", io::Error::last_os_error()),
+            format!(
+                "not available: {}: one wall fewer around the VMM",
+                io::Error::last_os_error()
+            ),
             "boot with lsm=landlock added, on a kernel of 6.2 or later",
         ),
     }
@@ -74,14 +94,24 @@ pub(super) fn landlock() -> Check {
 pub(super) fn seccomp() -> Check {
     let action: u32 = libc::SECCOMP_RET_KILL_PROCESS;
     // SAFETY: the call only reads the action it is pointed at, which outlives it.
-    let answer = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) };
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_GET_ACTION_AVAIL,
+            0,
+            &raw const action,
+        )
+    };
     let what = "seccomp";
     match answer {
         0 => Check::new(what, Level::Ok, "filters can kill a process".into(), ""),
         _ => Check::new(
             what,
             Level::Weak,
-            format!("not available: {}: one wall fewer around the VMM", io::Error::last_os_error()),
+            format!(
+                "not available: {}: one wall fewer around the VMM",
+                io::Error::last_os_error()
+            ),
             "use a kernel with CONFIG_SECCOMP_FILTER",
         ),
     }

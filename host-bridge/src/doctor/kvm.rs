@@ -45,13 +45,19 @@ pub(super) fn check() -> Check {
             "no /dev/kvm: no hardware virtualization, or its module is not loaded".to_owned(),
             "switch virtualization on in the firmware or the VM's settings; sudo modprobe kvm_intel or kvm_amd",
         ),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            make(Level::Missing, "/dev/kvm may not be opened by this user".to_owned(), &how_to_join())
-        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => make(
+            Level::Missing,
+            "/dev/kvm may not be opened by this user".to_owned(),
+            &how_to_join(),
+        ),
         Err(error) => make(Level::Missing, format!("/dev/kvm cannot be opened: {error}"), ""),
         Ok(_) => match run_guest() {
             Ok(run) => judge(&run, guest::native_time()),
-            Err(error) => make(Level::Missing, format!("the probe cannot be started: {error}"), ""),
+            Err(error) => make(
+                Level::Missing,
+                format!("the probe cannot be started: {error}"),
+                "",
+            ),
         },
     }
 }
@@ -64,33 +70,47 @@ fn how_to_join() -> String {
             let group = users::group_name(gid).unwrap_or_else(|| gid.to_string());
             format!("sudo usermod -aG {group} $USER, then log in again")
         }
-        _ => format!("sudo chgrp kvm {DEVICE} && sudo chmod 660 {DEVICE} && sudo usermod -aG kvm $USER, then log in again"),
+        _ => format!(
+            "sudo chgrp kvm {DEVICE} && sudo chmod 660 {DEVICE} && sudo usermod -aG kvm $USER, then log in again"
+        ),
     }
 }
 
-const EMULATED_HINT: &str = "use a host with hardware virtualization; scripts/coffer uses the lab, which is slow";
+const EMULATED_HINT: &str = "scripts/coffer runs it in the lab instead, slowly; for real use take a host with hardware virtualization";
 
 fn judge(run: &Run, native: Duration) -> Check {
     let make = |level, found: String| {
         let hint = if level == Level::Ok { "" } else { EMULATED_HINT };
         Check::new("KVM", level, found, hint)
     };
-    let slow = run.passed.first().filter(|(_, took)| *took > MIN_SLOW && *took > native * MAX_RATIO);
+    let slow = run
+        .passed
+        .first()
+        .filter(|(_, took)| *took > MIN_SLOW && *took > native * MAX_RATIO);
     let last = run.passed.last().map(|(stage, _)| *stage);
     match (slow, last) {
         (Some((_, took)), _) => {
             let ratio = took.as_nanos() / native.as_nanos().max(1);
-            make(Level::Missing, format!(
-                "KVM is here but emulated: a loop takes {ratio} times as long in a guest; guests cannot run"
-            ))
+            make(
+                Level::Missing,
+                format!(
+                    "KVM is here but emulated: a loop takes {ratio} times as long in a guest; guests cannot run"
+                ),
+            )
         }
         (None, Some(Stage::LAST)) => make(Level::Ok, "runs guests".to_owned()),
-        (None, Some(stage)) => make(Level::Missing, format!(
-            "KVM is here but emulated: a small guest stopped after {}{}; guests cannot run",
-            stage.word(),
-            ending(run)
-        )),
-        (None, None) => make(Level::Missing, format!("KVM is here but a small guest did not run{}", ending(run))),
+        (None, Some(stage)) => make(
+            Level::Missing,
+            format!(
+                "KVM is here but emulated: a small guest stopped after {}{}; guests cannot run",
+                stage.word(),
+                ending(run)
+            ),
+        ),
+        (None, None) => make(
+            Level::Missing,
+            format!("KVM is here but a small guest did not run{}", ending(run)),
+        ),
     }
 }
 
@@ -121,11 +141,13 @@ fn watch(child: &mut Child) -> io::Result<Run> {
     let (tell, told) = mpsc::channel();
     let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let mut stderr = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
-    std::thread::Builder::new().name("probe".to_owned()).spawn(move || {
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            let _ = tell.send(line);
-        }
-    })?;
+    std::thread::Builder::new()
+        .name("probe".to_owned())
+        .spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = tell.send(line);
+            }
+        })?;
     let (mut passed, start) = (Vec::new(), Instant::now());
     let in_time = loop {
         match told.recv_timeout(DEADLINE.saturating_sub(start.elapsed())) {
@@ -139,12 +161,19 @@ fn watch(child: &mut Child) -> io::Result<Run> {
     if in_time {
         stderr.read_to_string(&mut error)?;
     }
-    Ok(Run { passed, error, in_time })
+    Ok(Run {
+        passed,
+        error,
+        in_time,
+    })
 }
 
 fn parse(line: &str) -> Option<(Stage, Duration)> {
     let (word, micros) = line.split_once(' ')?;
-    Some((Stage::from_word(word)?, Duration::from_micros(micros.parse().ok()?)))
+    Some((
+        Stage::from_word(word)?,
+        Duration::from_micros(micros.parse().ok()?),
+    ))
 }
 
 #[cfg(test)]
@@ -152,8 +181,14 @@ mod tests {
     use super::*;
 
     fn run(passed: &[(&str, u64)], error: &str, in_time: bool) -> Run {
-        let passed = passed.iter().map(|(word, us)| (Stage::from_word(word).unwrap(), Duration::from_micros(*us)));
-        Run { passed: passed.collect(), error: error.to_owned(), in_time }
+        let passed = passed
+            .iter()
+            .map(|(word, us)| (Stage::from_word(word).unwrap(), Duration::from_micros(*us)));
+        Run {
+            passed: passed.collect(),
+            error: error.to_owned(),
+            in_time,
+        }
     }
 
     #[test]
@@ -162,10 +197,16 @@ mod tests {
         let all = [("loop", 70), ("sse", 80), ("cmpxchg16b", 90), ("xrstor", 95)];
         assert_eq!(judge(&run(&all, "", true), native).level, Level::Ok);
         for (bad, word) in [
-            (run(&all[..2], "emulation failed", true), "stopped after sse (emulation failed)"),
+            (
+                run(&all[..2], "emulation failed", true),
+                "stopped after sse (emulation failed)",
+            ),
             (run(&all[..1], "", false), "hung"),
             (run(&[], "no vcpu", true), "did not run (no vcpu)"),
-            (run(&[("loop", 2_000_000), ("xrstor", 2_100_000)], "", true), "times as long"),
+            (
+                run(&[("loop", 2_000_000), ("xrstor", 2_100_000)], "", true),
+                "times as long",
+            ),
         ] {
             let check = judge(&bad, native);
             assert_eq!(check.level, Level::Missing);
@@ -176,6 +217,9 @@ mod tests {
     #[test]
     fn a_busy_host_is_not_accused() {
         let all = [("loop", 15_000), ("xrstor", 16_000)];
-        assert_eq!(judge(&run(&all, "", true), Duration::from_micros(60)).level, Level::Ok);
+        assert_eq!(
+            judge(&run(&all, "", true), Duration::from_micros(60)).level,
+            Level::Ok
+        );
     }
 }

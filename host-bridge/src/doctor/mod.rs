@@ -43,7 +43,12 @@ impl Level {
 
 impl Check {
     fn new(what: &'static str, level: Level, found: String, hint: &str) -> Self {
-        Check { what, level, found, hint: hint.to_owned() }
+        Check {
+            what,
+            level,
+            found,
+            hint: hint.to_owned(),
+        }
     }
 }
 

@@ -45,13 +45,25 @@ impl KeeperClient {
             Ok(stream) => stream,
             Err(error) => return Err(why_unreachable(paths, name, error)),
         };
-        let connection = Connection { stream, read: Vec::new(), streams: VecDeque::new() };
-        let client =
-            KeeperClient { name: name.clone(), paths: paths.clone(), connection: Mutex::new(connection) };
+        let connection = Connection {
+            stream,
+            read: Vec::new(),
+            streams: VecDeque::new(),
+        };
+        let client = KeeperClient {
+            name: name.clone(),
+            paths: paths.clone(),
+            connection: Mutex::new(connection),
+        };
         match client.ask(&ToKeeper::Hello { version: VERSION }).await? {
             ToClient::Hello { version: VERSION } => Ok(client),
-            ToClient::Hello { version } => Err(Error::KeeperVersion { found: version, ours: VERSION }),
-            _ => Err(Error::Unexpected { what: "the keeper answered something else" }),
+            ToClient::Hello { version } => Err(Error::KeeperVersion {
+                found: version,
+                ours: VERSION,
+            }),
+            _ => Err(Error::Unexpected {
+                what: "the keeper answered something else",
+            }),
         }
     }
 
@@ -62,7 +74,9 @@ impl KeeperClient {
     pub async fn inspect(&self) -> Result<Inspection> {
         match self.ask(&ToKeeper::Inspect).await? {
             ToClient::Inspection(inspection) => Ok(inspection),
-            _ => Err(Error::Unexpected { what: "the keeper answered something else" }),
+            _ => Err(Error::Unexpected {
+                what: "the keeper answered something else",
+            }),
         }
     }
 
@@ -73,10 +87,14 @@ impl KeeperClient {
         connection.send(&ToKeeper::Stop { grace_ms }).await?;
         match tokio::time::timeout(grace + STOP_MARGIN, connection.receive()).await {
             Ok(Ok(Some(ToClient::Refused { what, hint, code }))) => Err(Error::Reported { what, hint, code }),
-            Ok(Ok(Some(_))) => Err(Error::Unexpected { what: "the keeper answered something else" }),
+            Ok(Ok(Some(_))) => Err(Error::Unexpected {
+                what: "the keeper answered something else",
+            }),
             // The end of the connection is the keeper's.
             Ok(Ok(None) | Err(_)) => Ok(()),
-            Err(_) => Err(Error::KeeperSilent { name: self.name.clone() }),
+            Err(_) => Err(Error::KeeperSilent {
+                name: self.name.clone(),
+            }),
         }
     }
 
@@ -92,7 +110,9 @@ impl KeeperClient {
             Ok(Ok(Some(answer))) => Ok(answer),
             Ok(Ok(None)) => Err(self.last_words()),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(Error::KeeperSilent { name: self.name.clone() }),
+            Err(_) => Err(Error::KeeperSilent {
+                name: self.name.clone(),
+            }),
         }
     }
 
@@ -100,12 +120,22 @@ impl KeeperClient {
     fn last_words(&self) -> Error {
         let directory = self.paths.session(&self.name);
         match Record::read(&directory) {
-            Ok(Record { state: State::Stopped, ended: Some(what), .. }) => {
-                let console = console::last_lines_quoted(&console_of(&directory));
-                let hint = (!console.is_empty()).then(|| format!("its console ended with:{console}"));
-                Error::Reported { what, hint, code: code::OURS }
+            Ok(Record {
+                state: State::Stopped,
+                ended: Some(what),
+                ..
+            }) => {
+                let log = console::last_lines_quoted(&console_of(&directory));
+                let hint = (!log.is_empty()).then(|| format!("the last it said:{log}"));
+                Error::Reported {
+                    what,
+                    hint,
+                    code: code::OURS,
+                }
             }
-            _ => Error::KeeperGone { name: self.name.clone() },
+            _ => Error::KeeperGone {
+                name: self.name.clone(),
+            },
         }
     }
 }
@@ -118,12 +148,32 @@ fn why_unreachable(paths: &Paths, name: &SessionName, error: io::Error) -> Error
     });
     match looked {
         Err(error) => error,
-        Ok((false, record)) => Error::NotRunning { name: name.clone(), why: record.ended },
-        Ok((true, Record { ephemeral: true, owner: Some(owner), .. })) => {
-            Error::NotKept { name: name.clone(), pid: owner.pid }
-        }
-        Ok((true, Record { state: State::Starting, .. })) => Error::NotReady { name: name.clone() },
-        Ok((true, _)) => Error::System { act: "the session's keeper cannot be reached", source: error },
+        Ok((false, record)) => Error::NotRunning {
+            name: name.clone(),
+            why: record.ended,
+        },
+        Ok((
+            true,
+            Record {
+                ephemeral: true,
+                owner: Some(owner),
+                ..
+            },
+        )) => Error::NotKept {
+            name: name.clone(),
+            pid: owner.pid,
+        },
+        Ok((
+            true,
+            Record {
+                state: State::Starting,
+                ..
+            },
+        )) => Error::NotReady { name: name.clone() },
+        Ok((true, _)) => Error::System {
+            act: "the session's keeper cannot be reached",
+            source: error,
+        },
     }
 }
 
@@ -133,9 +183,13 @@ impl Host for KeeperClient {
         match self.exchange(&mut connection, &ToKeeper::Start(request)).await? {
             ToClient::Started { id } => match connection.streams.pop_front() {
                 Some(stream) => Ok(Operation::new(id, BlockingStream::from(stream))),
-                None => Err(Error::Unexpected { what: "the keeper sent no stream" }),
+                None => Err(Error::Unexpected {
+                    what: "the keeper sent no stream",
+                }),
             },
-            _ => Err(Error::Unexpected { what: "the keeper answered something else" }),
+            _ => Err(Error::Unexpected {
+                what: "the keeper answered something else",
+            }),
         }
     }
 
@@ -209,7 +263,8 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
             received => received.act("the session's keeper cannot be read")?,
         };
-        self.read.extend_from_slice(bytes.get(..received).unwrap_or_default());
+        self.read
+            .extend_from_slice(bytes.get(..received).unwrap_or_default());
         Ok(received)
     }
 }

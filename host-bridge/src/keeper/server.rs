@@ -44,8 +44,14 @@ pub struct Spec {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Report {
-    Ready { name: SessionName },
-    Failed { what: String, hint: Option<String>, code: u8 },
+    Ready {
+        name: SessionName,
+    },
+    Failed {
+        what: String,
+        hint: Option<String>,
+        code: u8,
+    },
 }
 
 /// The keeper's whole life, in a process of its own.
@@ -55,7 +61,9 @@ pub async fn keep(paths: &Paths, spec: Spec) -> Result<()> {
         Ok(started) => started,
         Err(error) => return report(&Report::from(&error)),
     };
-    report(&Report::Ready { name: session.directory().name().clone() })?;
+    report(&Report::Ready {
+        name: session.directory().name().clone(),
+    })?;
     let session = Arc::new(session);
     let stopping = Arc::new(AtomicBool::new(false));
     let mut clients = JoinSet::new();
@@ -64,7 +72,11 @@ pub async fn keep(paths: &Paths, spec: Spec) -> Result<()> {
         error = serve(&listener, &session, &stopping, &mut clients) => error,
         error = stop_on_signal(&session, &stopping) => error,
     };
-    let why = if stopping.load(Ordering::Relaxed) { "stopped".to_owned() } else { end.line() };
+    let why = if stopping.load(Ordering::Relaxed) {
+        "stopped".to_owned()
+    } else {
+        end.line()
+    };
     session.record_end(&why);
     log(&format!("session ended: {why}"));
     Ok(())
@@ -112,13 +124,21 @@ fn report(report: &Report) -> Result<()> {
     let line = serde_json::to_string(report).map_err(io::Error::from).act(act)?;
     // Whoever started us may be gone; the session is there all the same.
     let _ = writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush());
-    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null").act(act)?;
+    let null = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .act(act)?;
     rustix::stdio::dup2_stdout(&null).act(act)
 }
 
 impl From<&Error> for Report {
     fn from(error: &Error) -> Self {
-        Report::Failed { what: error.line(), hint: error.hint(), code: error.code() }
+        Report::Failed {
+            what: error.line(),
+            hint: error.hint(),
+            code: error.code(),
+        }
     }
 }
 
@@ -160,7 +180,11 @@ async fn serve(
             }
         };
         while clients.try_join_next().is_some() {}
-        let client = Client { stream, session: Arc::clone(session), stopping: Arc::clone(stopping) };
+        let client = Client {
+            stream,
+            session: Arc::clone(session),
+            stopping: Arc::clone(stopping),
+        };
         clients.spawn(async move {
             // A client that breaks off, or is none of ours, ends its own connection only.
             let _ = client.attend().await;
@@ -221,7 +245,11 @@ impl Client {
                 session.shut_down(Duration::from_millis(grace_ms.into())).await;
                 return Ok(Answer::None);
             }
-            ToKeeper::Hello { .. } => return Err(Error::Unexpected { what: "a second hello" }),
+            ToKeeper::Hello { .. } => {
+                return Err(Error::Unexpected {
+                    what: "a second hello",
+                });
+            }
         }
         Ok(Answer::Message(ToClient::Done))
     }
@@ -241,13 +269,17 @@ impl Client {
             pid: std::process::id(),
             machine_pid: self.session.machine_pid(),
             guest: self.session.guest(),
-            machine: status.and_then(|status| serde_json::to_string(&status).map_err(|error| error.to_string())),
+            machine: status
+                .and_then(|status| serde_json::to_string(&status).map_err(|error| error.to_string())),
         }
     }
 
     async fn send(&mut self, message: &ToClient) -> Result<()> {
         let frame = encode(message, Limit::ToHost)?;
-        self.stream.write_all(&frame).await.act("client cannot be answered")
+        self.stream
+            .write_all(&frame)
+            .await
+            .act("client cannot be answered")
     }
 
     /// The descriptor travels with the first byte of the message that announces it.
@@ -260,13 +292,25 @@ impl Client {
             let mut ancillary = SendAncillaryBuffer::new(&mut space);
             let fds = [stream.as_fd()];
             ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-            Ok(sendmsg(&self.stream, &[IoSlice::new(&frame)], &mut ancillary, SendFlags::NOSIGNAL)?)
+            Ok(sendmsg(
+                &self.stream,
+                &[IoSlice::new(&frame)],
+                &mut ancillary,
+                SendFlags::NOSIGNAL,
+            )?)
         });
         let sent = sent.await.act(act)?;
-        self.stream.write_all(frame.get(sent..).unwrap_or_default()).await.act(act)
+        self.stream
+            .write_all(frame.get(sent..).unwrap_or_default())
+            .await
+            .act(act)
     }
 }
 
 fn refusal(error: &Error) -> ToClient {
-    ToClient::Refused { what: error.line(), hint: error.hint(), code: error.code() }
+    ToClient::Refused {
+        what: error.line(),
+        hint: error.hint(),
+        code: error.code(),
+    }
 }

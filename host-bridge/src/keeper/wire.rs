@@ -11,23 +11,41 @@ pub(crate) const SOCKET: &str = "keeper";
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToKeeper {
     /// The first message, and in every version the same.
-    Hello { version: u32 },
+    Hello {
+        version: u32,
+    },
     Start(Request),
-    Signal { id: StreamId, signal: i32 },
-    Resize { id: StreamId, size: TerminalSize },
+    Signal {
+        id: StreamId,
+        signal: i32,
+    },
+    Resize {
+        id: StreamId,
+        size: TerminalSize,
+    },
     Inspect,
     /// Switches the guest off in order. The connection ends when the keeper has ended.
-    Stop { grace_ms: u32 },
+    Stop {
+        grace_ms: u32,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToClient {
-    Hello { version: u32 },
+    Hello {
+        version: u32,
+    },
     /// The operation's stream comes with this message, as a file descriptor.
-    Started { id: StreamId },
+    Started {
+        id: StreamId,
+    },
     Done,
     Inspection(Inspection),
-    Refused { what: String, hint: Option<String>, code: u8 },
+    Refused {
+        what: String,
+        hint: Option<String>,
+        code: u8,
+    },
 }
 
 /// What only the owner of a machine knows of it.

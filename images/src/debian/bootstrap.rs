@@ -143,7 +143,10 @@ fn unpack(tree: &mut Tree, mut stdout: impl Read) -> Result<()> {
 }
 
 fn forward(stderr: impl Read, mut log: File, lines: &mpsc::Sender<String>) {
-    for line in BufReader::new(stderr).split(b'\n').map_while(std::result::Result::ok) {
+    for line in BufReader::new(stderr)
+        .split(b'\n')
+        .map_while(std::result::Result::ok)
+    {
         let _ = log.write_all(&line).and_then(|()| log.write_all(b"\n")); // a full disk is told by the image itself
         let text = String::from_utf8_lossy(&line);
         let plain = text.chars().filter(|c| !c.is_control()).take(MAX_LINE).collect();

@@ -6,8 +6,8 @@ use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use super::{PAGE_BYTES, State, reclaim::drop_pages};
 use crate::{
-    Chain, DeviceQueue, Poll, QueueError, RateLimit, Readiness, Worker, WorkerError,
-    rate_limit::warn_limited, turn::take_turn,
+    Chain, DeviceQueue, Poll, QueueError, Readiness, Worker, WorkerError, rate_limit::warn_limited,
+    turn::take_turn,
 };
 
 /// The queues by their place, which is also their token; the one between them is for deflating.
@@ -25,7 +25,6 @@ pub(super) struct BalloonWorker {
     queues: Vec<DeviceQueue>,
     chain: Chain,
     state: Arc<State>,
-    faults: RateLimit,
 }
 
 impl BalloonWorker {
@@ -34,7 +33,6 @@ impl BalloonWorker {
             queues,
             chain: Chain::default(),
             state,
-            faults: RateLimit::for_guest_faults(),
         }
     }
 
@@ -55,11 +53,7 @@ impl BalloonWorker {
         })?;
         if ignored > 0 {
             state.ignored.fetch_add(ignored, Ordering::Relaxed);
-            warn_limited!(
-                self.faults,
-                ignored,
-                "balloon driver named pages that are not its own"
-            );
+            warn_limited!(ignored, "balloon driver named pages that are not its own");
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::{
     request::{RequestError, Target, serve},
 };
 use crate::{
-    Chain, DeviceQueue, Poll, QueueError, RateLimit, Readiness, Worker, WorkerError,
+    Chain, DeviceQueue, Poll, QueueError, Readiness, Worker, WorkerError,
     rate_limit::warn_limited,
     turn::{Turn, take_turn},
 };
@@ -23,7 +23,6 @@ pub(super) struct BlockWorker {
     disk: Arc<Disk>,
     id: [u8; VIRTIO_BLK_ID_BYTES as usize],
     write_through: bool,
-    faults: RateLimit,
 }
 
 impl BlockWorker {
@@ -39,7 +38,6 @@ impl BlockWorker {
             disk,
             id,
             write_through,
-            faults: RateLimit::for_guest_faults(),
         }
     }
 
@@ -52,7 +50,7 @@ impl BlockWorker {
         take_turn(&mut self.queue, &mut self.chain, |memory, chain| {
             let outcome = serve(&target, memory, chain);
             if let Some(error) = &outcome.error {
-                tell(&mut self.faults, error);
+                tell(error);
             }
             Some(outcome.written)
         })
@@ -71,12 +69,12 @@ impl Worker for BlockWorker {
 }
 
 /// A full or broken host disk fails the guest's request, not its machine; the owner has to hear of it.
-fn tell(faults: &mut RateLimit, error: &RequestError) {
+fn tell(error: &RequestError) {
     match error {
         RequestError::Host(source) => {
-            warn_limited!(faults, error = %source, "host file of a disk failed a request");
+            warn_limited!(error = %source, "host file of a disk failed a request");
         }
         RequestError::Unsupported(_) => {}
-        error => warn_limited!(faults, %error, "disk request failed"),
+        error => warn_limited!(%error, "disk request failed"),
     }
 }

@@ -163,6 +163,31 @@ fn an_indirect_table_of_the_wrong_shape_holds_nothing() {
 }
 
 #[test]
+fn a_chain_longer_than_any_driver_needs_is_refused_before_it_costs_memory() {
+    for len in [0, 1] {
+        let (mut driver, mut device) = queue();
+        for entry in 0..u64::from(u16::MAX) {
+            let next = (entry + 1) as u16;
+            describe_at(
+                &driver.memory,
+                TABLE + entry * 16,
+                writable(BUFFER, len),
+                WRITE | NEXT,
+                next,
+            );
+        }
+        driver.offer(&[indirect(u32::from(u16::MAX) * 16)]);
+        let mut chain = Chain::default();
+        let broken = device.pop(&mut chain);
+        assert!(
+            matches!(broken, Err(QueueError::Chain(ChainError::TooManyDescriptors))),
+            "{broken:?}"
+        );
+        assert!(chain.writable.capacity() <= MAX_DESCRIPTORS);
+    }
+}
+
+#[test]
 fn a_chain_taken_no_longer_changes_with_the_table() {
     let (mut driver, mut device) = queue();
     driver.offer(&[readable(BUFFER, 8)]);

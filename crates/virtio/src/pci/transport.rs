@@ -15,7 +15,9 @@ use super::{
     config_space::{ConfigSpace, Identity},
     msix::{Msix, Vector},
 };
-use crate::{ActivateError, Activation, Device, DeviceKind, DeviceQueue, FailureSink};
+use crate::{
+    ActivateError, Activation, Device, DeviceKind, DeviceQueue, FailureSink, rate_limit::warn_limited,
+};
 
 /// The size of a function's BAR.
 pub const BAR_BYTES: u32 = 0x8000;
@@ -180,7 +182,7 @@ impl PciDevice {
 
     fn activate(&mut self) {
         if let Err(error) = self.try_activate() {
-            tracing::warn!(device = ?self.device.kind(), %error, "device not started");
+            warn_limited!(device = ?self.device.kind(), %error, "device not started");
             self.common.needs_reset();
         }
     }

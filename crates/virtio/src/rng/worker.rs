@@ -17,7 +17,7 @@ use vm_memory::GuestMemoryMmap;
 
 use super::budget::Budget;
 use crate::{
-    Chain, DeviceQueue, Poll, QueueError, RateLimit, Readiness, Worker, WorkerError,
+    Chain, DeviceQueue, Poll, QueueError, Readiness, Worker, WorkerError,
     rate_limit::warn_limited,
     turn::{Turn, take_turn},
 };
@@ -34,7 +34,6 @@ pub(super) struct RngWorker {
     chain: Chain,
     budget: Budget,
     refilled: OwnedFd,
-    faults: RateLimit,
 }
 
 impl RngWorker {
@@ -47,7 +46,6 @@ impl RngWorker {
                 TimerfdClockId::Monotonic,
                 TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
             )?,
-            faults: RateLimit::for_guest_faults(),
         })
     }
 
@@ -57,7 +55,7 @@ impl RngWorker {
         let turn = take_turn(&mut self.queue, &mut self.chain, |memory, chain| {
             let len = chain.writable_len().min(MAX_ANSWER);
             match self.budget.pay(len as u64, now) {
-                Ok(()) => Some(answer(memory, chain, len, &mut self.faults)),
+                Ok(()) => Some(answer(memory, chain, len)),
                 Err(time) => {
                     wait = Some(time);
                     None
@@ -101,13 +99,13 @@ impl Worker for RngWorker {
 }
 
 /// Fills the first `len` writable bytes; returns how many it could.
-fn answer(memory: &GuestMemoryMmap, chain: &Chain, len: usize, faults: &mut RateLimit) -> u32 {
+fn answer(memory: &GuestMemoryMmap, chain: &Chain, len: usize) -> u32 {
     let mut buffer = [0; MAX_ANSWER];
     let bytes = buffer.get_mut(..len).unwrap_or_default();
     let drawn = match rustix::io::retry_on_intr(|| getrandom(&mut *bytes, GetRandomFlags::empty())) {
         Ok(drawn) => drawn,
         Err(error) => {
-            warn_limited!(faults, %error, "host gives no random bytes");
+            warn_limited!(%error, "host gives no random bytes");
             0
         }
     };

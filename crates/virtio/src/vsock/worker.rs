@@ -17,9 +17,7 @@ use super::{
     rx::RxRing,
     tx::{TakenPacket, TxRing},
 };
-use crate::{
-    DeviceQueue, Poll, QueueError, RateLimit, Readiness, Worker, WorkerError, rate_limit::warn_limited,
-};
+use crate::{DeviceQueue, Poll, QueueError, Readiness, Worker, WorkerError, rate_limit::warn_limited};
 
 /// Tokens of our own; those of connections lie below, for none has host port `u32::MAX`.
 const RX: u64 = u32::MAX as u64 * (1 << 32);
@@ -52,7 +50,6 @@ pub(super) struct VsockWorker {
     memory: Arc<GuestMemoryMmap>,
     timer: OwnedFd,
     armed: Option<Instant>,
-    faults: RateLimit,
 }
 
 impl VsockWorker {
@@ -68,7 +65,6 @@ impl VsockWorker {
                 TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
             )?,
             armed: None,
-            faults: RateLimit::for_guest_faults(),
         })
     }
 }
@@ -119,7 +115,7 @@ impl VsockWorker {
         for _ in 0..PACKETS_PER_TURN {
             match self.tx.take(&self.memory)? {
                 Some(Ok(packet)) => self.receive(packet, now)?,
-                Some(Err(bad)) => warn_limited!(self.faults, %bad, "vsock chain dropped"),
+                Some(Err(bad)) => warn_limited!(%bad, "vsock chain dropped"),
                 None => {
                     self.write_batch(now)?;
                     if !self.tx.queue.unmute()? {
@@ -158,10 +154,10 @@ impl VsockWorker {
         self.tx.finish_batch()
     }
 
-    fn log(&mut self, refusal: &Refusal) {
+    fn log(&self, refusal: &Refusal) {
         // A packet that crossed the end of its connection is nothing to write about.
         if *refusal != Refusal::NoConnection {
-            warn_limited!(self.faults, %refusal, "vsock packet refused");
+            warn_limited!(%refusal, "vsock packet refused");
         }
     }
 }

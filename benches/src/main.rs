@@ -1,0 +1,73 @@
+//! The guest's half of `benches/run`: the only program in its initramfs, started as init.
+//!
+//! `bench=boot` on the kernel's command line: reset at once, so that the VMM's whole life is the boot.
+//! `bench=vsock`: dial the host and do what it asks, one letter and a number at a time.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    path::Path,
+    thread,
+    time::Duration,
+};
+
+use rustix::{
+    mount::{MountFlags, mount},
+    system::{RebootCommand, reboot},
+};
+use vsock::{VMADDR_CID_HOST, VsockStream};
+
+/// Where the host listens; `benches/run` knows the same number.
+const PORT: u32 = 5000;
+const BLOCK: usize = 256 * 1024;
+
+fn main() {
+    // Whatever fails here shows on the host as a run without a figure.
+    let _ = mount("proc", "/proc", "proc", MountFlags::empty(), None);
+    let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    if command_line.contains("bench=vsock")
+        && let Err(error) = serve()
+    {
+        eprintln!("bench-init: {error}");
+    }
+    let _ = reboot(RebootCommand::Restart);
+}
+
+fn serve() -> io::Result<()> {
+    let mut host = dial()?;
+    let mut block = vec![0x5a; BLOCK];
+    loop {
+        let mut command = [0; 9];
+        host.read_exact(&mut command)?;
+        let [letter, count @ ..] = command;
+        let mut left = u64::from_le_bytes(count);
+        match letter {
+            b'U' => {
+                while left > 0 {
+                    let n = left.min(BLOCK as u64) as usize;
+                    host.write_all(block.get(..n).unwrap_or_default())?;
+                    left -= n as u64;
+                }
+            }
+            b'D' => {
+                while left > 0 {
+                    left = left.saturating_sub(host.read(&mut block)? as u64);
+                }
+                host.write_all(b"d")?;
+            }
+            b'P' => host.write_all(b"p")?,
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn dial() -> io::Result<VsockStream> {
+    for _ in 0..500 {
+        if let Ok(stream) = VsockStream::connect_with_cid_port(VMADDR_CID_HOST, PORT) {
+            return Ok(stream);
+        }
+        // The transport announces itself to nobody; it is there within milliseconds of init.
+        thread::sleep(Duration::from_millis(if Path::new("/dev/vsock").exists() { 1 } else { 5 }));
+    }
+    Err(io::Error::other("the host does not answer"))
+}

@@ -1,1 +1,0 @@
-//! Cases that boot guests.
