@@ -20,13 +20,20 @@ use std::{
 use agent_protocol::{
     Channel, FrameError, GuestInfo, GuestMessage, Header, Hello, HostMessage, Limit, Role, decode, encode,
 };
-use rustix::time::{ClockId, clock_gettime};
+use rustix::{
+    net::sockopt::{Timeout, set_socket_timeout},
+    time::{ClockId, clock_gettime},
+};
 
 use crate::{
     Agent, Dialer, Error,
     dial::{Backoff, dial_until_answered},
     log, operation, setup,
 };
+
+/// A host that has answered and says nothing for so long has lost us, or is gone with the machine a
+/// snapshot was taken of: a new connection is worth more than waiting on.
+const WELCOME: Duration = Duration::from_secs(30);
 
 /// What commands that were stopped get to tell the host how they ended.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -76,9 +83,11 @@ pub(crate) fn serve(agent: &Arc<Agent>, first: Option<Link>) {
 
 /// `Ok` when the machine is to go down.
 fn serve_link(agent: &Arc<Agent>, link: &mut Link, backoff: &mut Backoff) -> Result<(), Broken> {
+    link.expect_within(Some(WELCOME))?;
     let HostMessage::Welcome(setup) = link.read()? else {
         return Err(Broken::Unexpected);
     };
+    link.expect_within(None)?;
     match setup::become_session(agent.root(), agent.machine(), setup) {
         Ok(session) => agent.become_session(session),
         Err(error) => {
@@ -119,6 +128,12 @@ impl Link {
         };
         link.reader.get_mut().write_all(&hello)?;
         Ok(link)
+    }
+
+    /// How long the host may take for its next words; `None` for a host that may be silent.
+    fn expect_within(&self, limit: Option<Duration>) -> Result<(), Broken> {
+        set_socket_timeout(self.reader.get_ref(), Timeout::Recv, limit)
+            .map_err(|errno| Broken::Lost(errno.into()))
     }
 
     /// The payload grows as it arrives, so that a length alone costs nothing.

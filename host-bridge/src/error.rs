@@ -157,7 +157,11 @@ impl Error {
             Error::SessionName { .. }
             | Error::Value { .. }
             | Error::Usage { .. }
-            | Error::Image(images::Error::BadName { .. } | images::Error::BadSuite { .. }) => code::USAGE,
+            | Error::Image(
+                images::Error::BadName { .. }
+                | images::Error::BadSuite { .. }
+                | images::Error::BadPackage { .. },
+            ) => code::USAGE,
             Error::Interrupted { signal } => {
                 code::SIGNAL_BASE.wrapping_add(u8::try_from(*signal & 0x7f).unwrap_or(0))
             }

@@ -15,7 +15,7 @@ use crate::modules::{self, Module};
 use crate::progress::{Report, step};
 use crate::tarball::{self, Whiteouts};
 use crate::tree::{Mtime, NodeId, Tree};
-use crate::{Digest, Error, Package, Result, Suite, ar, compress};
+use crate::{Digest, Error, Package, PackageName, Result, Selection, ar, compress};
 
 pub(crate) use bootstrap::bootstrap;
 pub(crate) use status::installed;
@@ -38,13 +38,20 @@ const KERNEL_FOLDER: &str = ".cofferdam-kernel";
 /// The full kernel's package has 100 MB.
 const MAX_PACKAGE_BYTES: u64 = 1 << 30;
 
-/// What a build for `suite` depends on, in one digest.
-pub(crate) fn recipe(suite: &Suite) -> Digest {
+/// What a build of `selection` depends on, in one digest.
+pub(crate) fn recipe(selection: &Selection) -> Digest {
     let modules = modules::recipe();
     let version = RECIPE_VERSION.to_string();
+    let packages = selection
+        .packages
+        .iter()
+        .map(PackageName::as_str)
+        .collect::<Vec<_>>()
+        .join(" ");
     let all = [
         &version,
-        suite.as_str(),
+        selection.suite.as_str(),
+        &packages,
         PACKAGES,
         CUSTOMIZE,
         FETCH_KERNEL,
@@ -117,11 +124,12 @@ fn modules_folder(files: &mut Tree, version: &str) -> Option<NodeId> {
     files.find(&below("usr/")).or_else(|| files.find(&below("")))
 }
 
-fn package_names() -> impl Iterator<Item = &'static str> {
+fn package_names(selection: &Selection) -> impl Iterator<Item = &str> {
     PACKAGES
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .chain(selection.packages.iter().map(PackageName::as_str))
 }
 
 fn dpkg_options() -> impl Iterator<Item = &'static str> {
@@ -131,10 +139,12 @@ fn dpkg_options() -> impl Iterator<Item = &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Suite;
 
     #[test]
     fn the_package_list_has_what_the_image_promises_and_no_compiler() {
-        let names: Vec<_> = package_names().collect();
+        let selection = Selection::default();
+        let names: Vec<_> = package_names(&selection).collect();
         for name in [
             "bash",
             "python3",
@@ -160,10 +170,42 @@ mod tests {
     }
 
     #[test]
+    fn the_last_step_leaves_the_configuration_of_apt_in_tmp() {
+        // Without it mmdebstrap's own cleaning would go to the package lists of the host.
+        let commands = CUSTOMIZE.lines().filter(|line| !line.starts_with('#'));
+        assert!(
+            commands
+                .into_iter()
+                .all(|line| !line.contains("/tmp") && !line.contains("$root\"/*"))
+        );
+    }
+
+    #[test]
     fn another_suite_is_another_recipe() {
         assert_ne!(
-            recipe(&Suite::default()),
-            recipe(&Suite::parse("bookworm").unwrap())
+            recipe(&Selection::default()),
+            recipe(&Selection {
+                suite: Suite::parse("bookworm").unwrap(),
+                ..Selection::default()
+            })
         );
+    }
+
+    #[test]
+    fn one_more_package_is_another_recipe_and_is_asked_for() {
+        let packages = vec![PackageName::parse("stress-ng").unwrap()];
+        let selection = Selection {
+            packages,
+            ..Selection::default()
+        };
+        assert_ne!(recipe(&Selection::default()), recipe(&selection));
+        assert_eq!(package_names(&selection).last(), Some("stress-ng"));
+    }
+
+    #[test]
+    fn a_package_name_cannot_be_an_option_or_a_list() {
+        for name in ["", "-o", "a,b", "a b", "A", "a/trixie", "a;b"] {
+            assert!(PackageName::parse(name).is_err(), "{name:?}");
+        }
     }
 }

@@ -14,6 +14,8 @@ pub enum Error {
     BadName { name: String },
     #[error("{suite:?} is not the name of a Debian suite")]
     BadSuite { suite: String },
+    #[error("not the name of a Debian package: {package:?}")]
+    BadPackage { package: String },
     #[error("{text:?} is not a sha256 digest")]
     BadDigest { text: String },
     #[error("no image named {name}")]

@@ -28,7 +28,7 @@ mod verify;
 pub use digest::Digest;
 pub use error::{Error, Result};
 pub use manifest::{FORMAT, Manifest, Package, Part, RunConfig, Source};
-pub use name::{ImageName, Suite};
+pub use name::{ImageName, PackageName, Selection, Suite};
 pub use progress::{Progress, Report};
 pub use store::{BuildRequest, Image, ImportRequest, KernelFile, Staleness, Store};
 pub use verify::{BootParts, OpenPart};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Context;
 use crate::staging::write_private;
-use crate::{Digest, Error, ImageName, Result, Suite};
+use crate::{Digest, Error, ImageName, Result, Selection};
 
 /// The one format this program writes and reads.
 pub const FORMAT: u32 = 1;
@@ -56,9 +56,7 @@ pub struct Part {
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Source {
     /// Built from Debian packages.
-    Debian {
-        suite: Suite,
-    },
+    Debian(Selection),
     /// Imported; `from` is the file name that was given, without its folder.
     Directory {
         from: String,
@@ -150,9 +148,7 @@ mod tests {
         Manifest {
             format: FORMAT,
             name: ImageName::default(),
-            source: Source::Debian {
-                suite: Suite::default(),
-            },
+            source: Source::Debian(Selection::default()),
             recipe: Some(Digest::of(b"recipe")),
             agent: Digest::of(b"agent"),
             kernel_version: "6.12".into(),

@@ -11,6 +11,8 @@ use crate::{Error, Result};
 const MAX_IMAGE_NAME: usize = 63;
 /// Debian's longest suite name so far has 25 characters.
 const MAX_SUITE_NAME: usize = 40;
+/// Longer than any name in Debian.
+const MAX_PACKAGE_NAME: usize = 128;
 
 /// The name of an image in a store: also the name of its directory.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -101,6 +103,52 @@ impl Default for Suite {
     fn default() -> Self {
         Self("trixie".to_owned())
     }
+}
+
+/// The name of a Debian package beyond those every image has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PackageName(String);
+
+impl PackageName {
+    pub fn parse(name: &str) -> Result<Self> {
+        let starts_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b);
+        if starts_well && name.bytes().all(allowed) && name.len() <= MAX_PACKAGE_NAME {
+            Ok(Self(name.to_owned()))
+        } else {
+            Err(Error::BadPackage {
+                package: name.to_owned(),
+            })
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for PackageName {
+    type Error = Error;
+
+    fn try_from(name: String) -> Result<Self> {
+        Self::parse(&name)
+    }
+}
+
+impl From<PackageName> for String {
+    fn from(name: PackageName) -> Self {
+        name.0
+    }
+}
+
+/// What a build takes from Debian.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selection {
+    pub suite: Suite,
+    /// Beside those that every image has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<PackageName>,
 }
 
 impl fmt::Display for Suite {

@@ -10,7 +10,7 @@ use crate::parts::Assembly;
 use crate::progress::{Report, step};
 use crate::staging::{self, Staging};
 use crate::tree::Tree;
-use crate::{Digest, Error, ImageName, Manifest, Package, Result, Source, Suite, debian, parts, source};
+use crate::{Digest, Error, ImageName, Manifest, Package, Result, Selection, Source, debian, parts, source};
 
 /// The agent is a static program of some megabytes.
 pub(crate) const MAX_AGENT_BYTES: u64 = 256 << 20;
@@ -51,10 +51,10 @@ pub struct KernelFile {
     pub modules: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct BuildRequest {
     pub name: ImageName,
-    pub suite: Suite,
+    pub selection: Selection,
     pub kernel: Option<KernelFile>,
     /// The guest agent's binary.
     pub agent: PathBuf,
@@ -138,7 +138,7 @@ impl Store {
         let mut tree = Tree::new(staging.path())?;
         debian::bootstrap(
             &mut tree,
-            &request.suite,
+            &request.selection,
             given.is_none(),
             &self.directory,
             report,
@@ -148,10 +148,8 @@ impl Store {
             None => KernelParts::from(debian::take_kernel(&mut tree, staging.path(), report)?),
         };
         debian::normalize(&mut tree);
-        let source = Source::Debian {
-            suite: request.suite.clone(),
-        };
-        let recipe = Some(debian::recipe(&request.suite));
+        let source = Source::Debian(request.selection.clone());
+        let recipe = Some(debian::recipe(&request.selection));
         let assembly = Assembly {
             name: &request.name,
             source,
@@ -200,18 +198,20 @@ impl Store {
         Ok(Image { directory, manifest })
     }
 
-    pub fn staleness(&self, name: &ImageName, agent: &Path) -> Result<Staleness> {
-        let image = match self.find(name) {
+    /// What keeps the image of that name from being what `request` would make. An image that was imported is
+    /// never taken for an old build.
+    pub fn staleness(&self, request: &BuildRequest) -> Result<Staleness> {
+        let image = match self.find(&request.name) {
             Err(Error::NoSuchImage { .. } | Error::UnknownFormat { .. }) => return Ok(Staleness::Missing),
             image => image?,
         };
         let expected = match &image.manifest.source {
-            Source::Debian { suite } => Some(debian::recipe(suite)),
+            Source::Debian(_) => Some(debian::recipe(&request.selection)),
             _ => None,
         };
         Ok(if image.manifest.recipe != expected {
             Staleness::RecipeChanged
-        } else if image.manifest.agent != Digest::of_file(agent)? {
+        } else if image.manifest.agent != Digest::of_file(&request.agent)? {
             Staleness::AgentChanged
         } else {
             Staleness::Fresh

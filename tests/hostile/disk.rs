@@ -33,24 +33,21 @@ pub(crate) fn attack_image(kit: &mut Kit) -> anyhow::Result<usize> {
         let status = request(&disk, &mut rings[0], kind, 0, 512)?;
         ensure!(status != FINE, "request {kind} to a read-only disk succeeded");
     }
-    Ok(3 + attack(&disk, kit)?)
+    outside(&disk, kit)?;
+    (0..REQUESTS).for_each(|_| nonsense(&disk, kit));
+    disk.must_work(&kit.arena)?;
+    Ok(3 + REQUESTS)
 }
 
 pub(crate) fn attack_scratch(kit: &mut Kit) -> anyhow::Result<usize> {
     let disk = Device::take(Kind::Block, 1)?;
     disk.must_work(&kit.arena)?;
-    attack(&disk, kit)
-}
-
-fn attack(disk: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
-    outside(disk, kit)?;
-    for _ in 0..REQUESTS {
-        nonsense(disk, kit);
-    }
+    outside(&disk, kit)?;
+    (0..REQUESTS).for_each(|_| nonsense(&disk, kit));
     disk.must_work(&kit.arena)?;
-    let mut attacks = REQUESTS + all_blows(disk, 0, kit) + any_blows(disk, kit);
+    let mut attacks = REQUESTS + all_blows(&disk, 0, kit) + any_blows(&disk, kit);
     disk.must_work(&kit.arena)?;
-    attacks += race_on(disk, 0, kit);
+    attacks += race_on(&disk, 0, kit);
     disk.must_work(&kit.arena)?;
     Ok(attacks)
 }
@@ -87,12 +84,7 @@ fn request(disk: &Device, ring: &mut Ring<'_>, kind: u32, sector: u64, len: u32)
     arena.write(HEADER + 8, sector);
     arena.write(STATUS, UNANSWERED);
     let data = if kind == IN { WRITE } else { 0 };
-    let at = |at, len, flags, next| Descriptor {
-        address: arena.physical(at),
-        len,
-        flags,
-        next,
-    };
+    let at = |at, len, flags, next| Descriptor::new(arena.physical(at), len, flags, next);
     ring.describe(0, at(HEADER, 16, NEXT, 1));
     ring.describe(1, at(DATA, len, data | NEXT, 2));
     ring.describe(2, at(STATUS, 1, WRITE, 0));
@@ -132,12 +124,7 @@ fn nonsense(disk: &Device, kit: &mut Kit) {
         let flags = write | if index + 1 < pieces { NEXT } else { 0 };
         ring.describe(
             index,
-            Descriptor {
-                address: arena.physical(offset),
-                len,
-                flags,
-                next: index + 1,
-            },
+            Descriptor::new(arena.physical(offset), len, flags, index + 1),
         );
     }
     for _ in 0..=dice.below(8) {

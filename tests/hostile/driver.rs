@@ -177,15 +177,7 @@ impl Device {
             let last = usize::from(index) + 1 == request.len();
             let address = arena.physical(BUFFERS + usize::from(index) * 1024);
             let flags = if last { *flags } else { flags | NEXT };
-            ring.describe(
-                index,
-                Descriptor {
-                    address,
-                    len: *len,
-                    flags,
-                    next: index + 1,
-                },
-            );
+            ring.describe(index, Descriptor::new(address, *len, flags, index + 1));
         }
         ring.offer(0);
         self.notify(queue as u16);
@@ -206,6 +198,17 @@ impl Device {
         );
         self.reset();
         Ok(())
+    }
+}
+
+impl Descriptor {
+    pub(crate) fn new(address: u64, len: u32, flags: u16, next: u16) -> Self {
+        Descriptor {
+            address,
+            len,
+            flags,
+            next,
+        }
     }
 }
 

@@ -24,7 +24,13 @@ mod rings;
 mod ruin;
 mod words;
 
-use std::{env, fs::OpenOptions, io::Write, process::ExitCode, time::Duration};
+use std::{
+    env,
+    fs::OpenOptions,
+    io::Write,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 
@@ -46,10 +52,19 @@ const PHASES: &[(&str, Phase)] = &[
     ("doorbells", doorbells::attack),
     ("messages", messages::attack),
     ("ports", ports::attack),
-    // No command starts after these two, and no word gets out after the third but on the console.
+    // While these have the device no word gets out but on the console.
+    ("floods", packets::floods),
+    ("lengths", packets::lengths),
+    ("credit", packets::credit),
+    ("hoard", packets::hoard),
+    ("packets", packets::packets),
+    ("buffers", packets::buffers),
+    ("packet-rings", packets::rings),
+    ("give-back", packets::give_back),
+    // No command starts after these two.
     ("scratch", disk::attack_scratch),
     ("image", disk::attack_image),
-    ("vsock", packets::attack),
+    ("wait", ruin::wait),
     // The last: the guest does not outlive it.
     ("ruin", ruin::attack),
 ];
@@ -107,8 +122,13 @@ fn run(seed: u64, phases: &[String], out: &mut impl Write) -> anyhow::Result<()>
             .find(|(known, _)| known == name)
             .with_context(|| format!("no phase {name}"))?;
         writeln!(out, "hostile: {name} begins")?;
+        let start = Instant::now();
         let attacks = phase(&mut kit).with_context(|| format!("{name} FAILED, seed {seed}"))?;
-        writeln!(out, "hostile: {name} done, {attacks} attacks")?;
+        writeln!(
+            out,
+            "hostile: {name} done, {attacks} attacks, {:.1?}",
+            start.elapsed()
+        )?;
     }
     writeln!(out, "hostile: all done")?;
     Ok(())

@@ -26,7 +26,7 @@ const ENABLE: u16 = 0x8000;
 const MASK_ALL: u16 = 0x4000;
 
 const SCRIBBLES: usize = 1000;
-const STORM: usize = 400;
+const STORM: usize = 250;
 
 pub(crate) fn attack(kit: &mut Kit) -> anyhow::Result<usize> {
     let rng = Device::take(Kind::Rng, 0)?;
@@ -86,15 +86,7 @@ pub(crate) fn fire(device: &Device, arena: &Arena, vector: u16) {
     let mut ring = Ring::new(arena, 0, RING_SIZE);
     device.start(std::slice::from_ref(&ring));
     for index in 0..RING_SIZE {
-        ring.describe(
-            index,
-            Descriptor {
-                address: arena.physical(BUFFERS),
-                len: 8,
-                flags: WRITE,
-                next: 0,
-            },
-        );
+        ring.describe(index, Descriptor::new(arena.physical(BUFFERS), 8, WRITE, 0));
         ring.offer(index);
     }
     device.notify(0);

@@ -1,7 +1,7 @@
 //! vsock, spoken by hand: packets with wrong lengths, CIDs, ports, types and operations, lies about credit,
 //! floods of connections, and buffers that no packet fits, or none at all.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
@@ -39,8 +39,16 @@ const RX_BUFFERS: usize = BUFFERS + 0x8_0000;
 const TX_SIZE: u16 = 256;
 const TOLD_AT_ONCE: u16 = 32;
 
-const FLOOD: u32 = 20_000;
-const RANDOM_PACKETS: usize = 10_000;
+/// Connections of one guest, and some.
+const MORE_THAN_THERE_CAN_BE: u32 = 1100;
+/// A host socket takes three largest packets and a bit of the fourth; the rest of that is the VMM's to hold.
+const FILLS_SOCKET_AND_WINDOW: usize = 4;
+/// The largest payload of a packet.
+const LARGEST: u32 = 0x1_0000;
+const FLOOD: u32 = 10_000;
+const RANDOM_PACKETS: usize = 5_000;
+/// For an answer that need not come.
+const GLANCE: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Copy, Debug)]
 struct Packet {
@@ -63,23 +71,57 @@ struct Line<'a> {
     sent: usize,
 }
 
-pub(crate) fn attack(kit: &mut Kit) -> anyhow::Result<usize> {
+/// Makes one kind of attack on the device, which must still serve an honest guest before and after.
+fn between_honest(
+    kit: &mut Kit,
+    attack: fn(&Device, &mut Kit) -> anyhow::Result<usize>,
+) -> anyhow::Result<usize> {
     let device = Device::take(Kind::Vsock, 0)?;
     must_connect(&device, &kit.arena)?;
-    let mut attacks = 0;
-    for phase in [floods, lengths, lies, stubborn, anything] {
-        attacks += phase(&device, kit)?;
-        must_connect(&device, &kit.arena)?;
-    }
-    attacks += useless_buffers(&device, kit)?;
-    must_connect(&device, &kit.arena)?;
-    for queue in [RX, TX] {
-        attacks += all_blows(&device, queue, kit) + race_on(&device, queue, kit);
-        must_connect(&device, &kit.arena)?;
-    }
-    attacks += any_blows(&device, kit);
+    let attacks = attack(&device, kit)?;
     must_connect(&device, &kit.arena)?;
     Ok(attacks)
+}
+
+pub(crate) fn floods(kit: &mut Kit) -> anyhow::Result<usize> {
+    between_honest(kit, flood)
+}
+
+pub(crate) fn lengths(kit: &mut Kit) -> anyhow::Result<usize> {
+    between_honest(kit, lie_about_length)
+}
+
+pub(crate) fn credit(kit: &mut Kit) -> anyhow::Result<usize> {
+    between_honest(kit, lie_about_credit)
+}
+
+pub(crate) fn hoard(kit: &mut Kit) -> anyhow::Result<usize> {
+    between_honest(kit, fill_all_windows)
+}
+
+pub(crate) fn packets(kit: &mut Kit) -> anyhow::Result<usize> {
+    between_honest(kit, say_anything)
+}
+
+pub(crate) fn buffers(kit: &mut Kit) -> anyhow::Result<usize> {
+    between_honest(kit, offer_useless_buffers)
+}
+
+pub(crate) fn rings(kit: &mut Kit) -> anyhow::Result<usize> {
+    between_honest(kit, |device, kit| {
+        let mut attacks = any_blows(device, kit);
+        for queue in [RX, TX] {
+            attacks += all_blows(device, queue, kit);
+        }
+        attacks += race_on(device, TX, kit);
+        Ok(attacks)
+    })
+}
+
+/// The kernel's driver finds the device as good as new, and the agent its way to the host.
+pub(crate) fn give_back(_: &mut Kit) -> anyhow::Result<usize> {
+    Device::take(Kind::Vsock, 0)?.function.give_back()?;
+    Ok(0)
 }
 
 /// An honest connection is made, and one to nowhere refused.
@@ -109,34 +151,29 @@ fn must_connect(device: &Device, arena: &Arena) -> anyhow::Result<()> {
 
 /// More connections than there can be, to a port that is there and to many that are not; packets for none; and
 /// one opened and reset for ever. All of it without a single buffer for an answer.
-fn floods(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
-    let mut line = Line::new(device, &kit.arena, 0)?;
+fn flood(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
+    let mut requests = Line::new(device, &kit.arena, 0)?;
     for number in 0..FLOOD {
         let port = if number % 4 == 3 { PORT + number } else { PORT };
-        line.say(Packet {
+        requests.say(Packet {
             target: (HOST, port),
-            ..line.packet(number, REQUEST)
+            ..requests.packet(number, REQUEST)
         })?;
     }
-    let mut line = Line::new(device, &kit.arena, 0)?;
-    for number in 0..FLOOD {
-        line.say(
-            line.packet(
-                number,
-                kit.dice
-                    .pick(&[DATA, RESET, SHUTDOWN, CREDIT_REQUEST, CREDIT_UPDATE]),
-            ),
-        )?;
+    let mut strays = Line::new(device, &kit.arena, 0)?;
+    let ops = [DATA, RESET, SHUTDOWN, CREDIT_REQUEST, CREDIT_UPDATE];
+    for number in 0..FLOOD / 2 {
+        strays.say(strays.packet(number, kit.dice.pick(&ops)))?;
     }
-    for number in 0..FLOOD {
-        line.say(line.packet(1, if number % 2 == 0 { REQUEST } else { RESET }))?;
+    for number in 0..FLOOD / 2 {
+        strays.say(strays.packet(1, [REQUEST, RESET][number as usize % 2]))?;
     }
-    Ok(line.sent + FLOOD as usize)
+    Ok(requests.sent + strays.sent)
 }
 
 /// Lengths that the chain does not hold, chains that hold no header, headers cut into bytes, chains with far
 /// more behind the packet than in it.
-fn lengths(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
+fn lie_about_length(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
     let arena = &kit.arena;
     let mut line = Line::new(device, arena, INDIRECT_DESC)?;
     for round in 0..300u32 {
@@ -162,62 +199,17 @@ fn lengths(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
             bytes,
         )?;
     }
-    // A header and a long writable tail, as often as the ring holds.
-    for entries in [2u32, 63, 64, 65, 66, 1023, 1024, 1025, 65535] {
-        for slot in 0..RING_SIZE {
-            let at = TABLE;
-            describe_at(
-                arena,
-                at,
-                Descriptor {
-                    address: line.slot(slot),
-                    len: HEADER as u32,
-                    flags: NEXT,
-                    next: 1,
-                },
-            );
-            for entry in 1..entries {
-                let more = if entry + 1 < entries { NEXT } else { 0 };
-                let (address, next) = (arena.physical(BUFFERS), (entry + 1) as u16);
-                describe_at(
-                    arena,
-                    at + entry as usize * 16,
-                    Descriptor {
-                        address,
-                        len: 1,
-                        flags: WRITE | more,
-                        next,
-                    },
-                );
-            }
-            line.write(slot, line.packet(9, DATA));
-            let address = arena.physical(TABLE);
-            line.tx.describe(
-                slot,
-                Descriptor {
-                    address,
-                    len: entries * 16,
-                    flags: INDIRECT,
-                    next: 0,
-                },
-            );
-        }
-        for slot in 0..RING_SIZE {
-            line.tx.offer(slot);
-        }
-        line.device.notify(TX as u16);
-        if !line
-            .tx
-            .wait(line.tx.index(), std::time::Duration::from_millis(50))
-        {
-            line = Line::new(device, arena, INDIRECT_DESC)?;
-        }
+    let mut attacks = line.sent;
+    for entries in [2, 63, 64, 65, 66, 1023, 1024, 1025, 65535] {
+        let mut line = Line::new(device, arena, INDIRECT_DESC)?;
+        line.offer_long_tails(entries);
+        attacks += usize::from(RING_SIZE);
     }
-    Ok(line.sent + 300)
+    Ok(attacks)
 }
 
 /// Windows and counts that cannot be, on connections that are.
-fn lies(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
+fn lie_about_credit(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
     let mut attacks = 0;
     for round in 0..40u32 {
         let mut line = Line::new(device, &kit.arena, 0)?;
@@ -255,21 +247,21 @@ fn lies(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
 
 /// As many connections as there can be, each with all the data its window holds and more, for a listener that
 /// waits for something else.
-fn stubborn(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
+fn fill_all_windows(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
     let mut line = Line::new(device, &kit.arena, 0)?;
     line.offer_buffers();
-    for port in 0..1100 {
+    for port in 0..MORE_THAN_THERE_CAN_BE {
         line.say(line.packet(port, REQUEST))?;
     }
-    for _ in 0..3 {
-        for port in 0..1100 {
-            // Nearly a frame of the agent's, so that whoever reads it waits for the rest.
+    for _ in 0..FILLS_SOCKET_AND_WINDOW {
+        for port in 0..MORE_THAN_THERE_CAN_BE {
+            // The payload is whatever follows in the arena, but for the start.
             line.send(
                 Packet {
-                    len: 2000,
+                    len: LARGEST,
                     ..line.packet(port, DATA)
                 },
-                HEADER as u32 + 2000,
+                HEADER as u32 + LARGEST,
             )?;
         }
     }
@@ -277,7 +269,7 @@ fn stubborn(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
 }
 
 /// Packets whose every field is as it falls.
-fn anything(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
+fn say_anything(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
     let mut line = Line::new(device, &kit.arena, 0)?;
     for round in 0..RANDOM_PACKETS {
         let dice = &mut kit.dice;
@@ -329,7 +321,7 @@ fn anything(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
 }
 
 /// Buffers for answers that are too small, not writable, or in more pieces than any packet needs.
-fn useless_buffers(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
+fn offer_useless_buffers(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
     let Kit { arena, dice } = kit;
     let mut attacks = 0;
     for entries in [1u32, 44, 64, 65, 1024, 1025, 65535] {
@@ -346,25 +338,13 @@ fn useless_buffers(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
             describe_at(
                 arena,
                 TABLE + entry as usize * 16,
-                Descriptor {
-                    address,
-                    len,
-                    flags: write | more,
-                    next,
-                },
+                Descriptor::new(address, len, write | more, next),
             );
         }
         for slot in 0..RING_SIZE {
             let address = arena.physical(TABLE);
-            line.rx.describe(
-                slot,
-                Descriptor {
-                    address,
-                    len: entries * 16,
-                    flags: INDIRECT,
-                    next: 0,
-                },
-            );
+            line.rx
+                .describe(slot, Descriptor::new(address, entries * 16, INDIRECT, 0));
             line.rx.offer(slot);
         }
         device.notify(RX as u16);
@@ -419,15 +399,8 @@ impl<'a> Line<'a> {
                 .rx
                 .arena
                 .physical(RX_BUFFERS + usize::from(slot) * SLOT_BYTES);
-            self.rx.describe(
-                slot,
-                Descriptor {
-                    address,
-                    len: SLOT_BYTES as u32,
-                    flags: WRITE,
-                    next: 0,
-                },
-            );
+            self.rx
+                .describe(slot, Descriptor::new(address, SLOT_BYTES as u32, WRITE, 0));
             self.rx.offer(slot);
         }
         self.device.notify(RX as u16);
@@ -447,12 +420,7 @@ impl<'a> Line<'a> {
         }
         let slot = self.tx.index() % TX_SIZE;
         self.write(slot, packet);
-        let descriptor = Descriptor {
-            address: self.slot(slot),
-            len: bytes,
-            flags: 0,
-            next: 0,
-        };
+        let descriptor = Descriptor::new(self.slot(slot), bytes, 0, 0);
         self.tx.describe(slot, descriptor);
         self.tx.offer(slot);
         if self.tx.index().is_multiple_of(TOLD_AT_ONCE) {
@@ -460,6 +428,30 @@ impl<'a> Line<'a> {
         }
         self.sent += 1;
         Ok(())
+    }
+
+    /// A header and a long writable tail, many times over. No packet looks like that, so whether it is answered
+    /// is not waited for long.
+    fn offer_long_tails(&mut self, entries: u16) {
+        let arena = self.tx.arena;
+        describe_at(
+            arena,
+            TABLE,
+            Descriptor::new(self.slot(0), HEADER as u32, NEXT, 1),
+        );
+        for entry in 1..entries {
+            let more = if entry + 1 < entries { NEXT } else { 0 };
+            let tail = Descriptor::new(arena.physical(BUFFERS), 1, WRITE | more, entry + 1);
+            describe_at(arena, TABLE + usize::from(entry) * 16, tail);
+        }
+        self.write(0, self.packet(9, DATA));
+        for slot in 0..RING_SIZE {
+            let table = Descriptor::new(arena.physical(TABLE), u32::from(entries) * 16, INDIRECT, 0);
+            self.tx.describe(slot, table);
+            self.tx.offer(slot);
+        }
+        self.device.notify(TX as u16);
+        self.tx.wait(self.tx.index(), GLANCE);
     }
 
     fn slot(&self, slot: u16) -> u64 {
@@ -478,8 +470,8 @@ impl<'a> Line<'a> {
         arena.write(at + 32, packet.flags);
         arena.write(at + 36, packet.buf_alloc);
         arena.write(at + 40, packet.fwd_cnt);
-        // The start of a frame the agent could send.
-        arena.write(at + HEADER, 0x0000_4000u32);
+        // The longest message the host takes, so that it waits for the rest.
+        arena.write(at + HEADER, 0x0002_0000u32);
         arena.write(at + HEADER + 4, 0u8);
     }
 }

@@ -35,6 +35,7 @@ pub(crate) struct Function {
     /// Slot on the only bus.
     pub(crate) slot: u8,
     pub(crate) bar: Mapping,
+    name: String,
     config: File,
 }
 
@@ -62,10 +63,16 @@ impl Function {
         let function = Function {
             slot,
             bar: map(&path.join("resource0")).context("cannot map the BAR")?,
+            name,
             config,
         };
         function.write_config(4, &[6, 0])?;
         Ok(function)
+    }
+
+    /// Lets the kernel have it again.
+    pub(crate) fn give_back(&self) -> anyhow::Result<()> {
+        fs::write("/sys/bus/pci/drivers/virtio-pci/bind", &self.name).context("cannot bind it again")
     }
 
     pub(crate) fn read_config<const N: usize>(&self, at: u64) -> io::Result<[u8; N]> {

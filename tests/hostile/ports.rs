@@ -15,7 +15,7 @@ use crate::{
 const ADDRESS: u16 = 0xcf8;
 const DATA: u16 = 0xcfc;
 const BAR0: u64 = 0x10;
-const FUZZ: usize = 500;
+const FUZZ: usize = 300;
 
 pub(crate) fn attack(kit: &mut Kit) -> anyhow::Result<usize> {
     let rng = Device::take(Kind::Rng, 0)?;

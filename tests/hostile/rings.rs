@@ -20,7 +20,7 @@ use crate::{
 /// A device that will not answer has stopped serving the ring; one that will does so within this.
 const GLANCE: Duration = Duration::from_millis(3);
 const RACE: Duration = Duration::from_millis(700);
-const RANDOM_ROUNDS: usize = 30;
+const RANDOM_ROUNDS: usize = 16;
 
 /// One wrong thing to do with a ring.
 pub(crate) type Blow = fn(&mut Ring<'_>, &mut Dice);
@@ -49,30 +49,14 @@ pub(crate) const BLOWS: &[Blow] = &[
     |ring, dice| {
         let address = ring.arena.physical(BUFFERS);
         let next = dice.pick(&[RING_SIZE, 0x7fff, 0xffff]);
-        ring.describe(
-            0,
-            Descriptor {
-                address,
-                len: 64,
-                flags: NEXT | WRITE,
-                next,
-            },
-        );
+        ring.describe(0, Descriptor::new(address, 64, NEXT | WRITE, next));
         ring.offer(0);
     },
     // Heads out of the table, and one head many times.
     |ring, _| (0..RING_SIZE).for_each(|index| ring.offer(0xffff - index)),
     |ring, dice| {
         let address = ring.arena.physical(BUFFERS);
-        ring.describe(
-            3,
-            Descriptor {
-                address,
-                len: dice.below(5000) as u32,
-                flags: WRITE,
-                next: 0,
-            },
-        );
+        ring.describe(3, Descriptor::new(address, dice.below(5000) as u32, WRITE, 0));
         (0..RING_SIZE).for_each(|_| ring.offer(3));
     },
     // The index jumps ahead, back, and just past the ring.
@@ -81,11 +65,8 @@ pub(crate) const BLOWS: &[Blow] = &[
     |ring, _| ring.set_index(ring.index().wrapping_add(0x8000)),
     // Tables: in themselves, in each other, of odd sizes, nowhere, and as large as a table can be.
     |ring, dice| {
-        table(ring, dice, 64, |arena| Descriptor {
-            address: arena.physical(TABLE),
-            len: 64,
-            flags: INDIRECT,
-            next: 0,
+        table(ring, dice, 64, |arena| {
+            Descriptor::new(arena.physical(TABLE), 64, INDIRECT, 0)
         });
     },
     |ring, dice| {
@@ -94,15 +75,7 @@ pub(crate) const BLOWS: &[Blow] = &[
     },
     |ring, dice| {
         let address = address(ring.arena, dice);
-        ring.describe(
-            0,
-            Descriptor {
-                address,
-                len: 4096,
-                flags: INDIRECT,
-                next: 0,
-            },
-        );
+        ring.describe(0, Descriptor::new(address, 4096, INDIRECT, 0));
         ring.offer(0);
     },
     |ring, dice| {
@@ -182,15 +155,7 @@ fn loop_of(ring: &mut Ring<'_>, len: u16, dice: &mut Dice) {
     let flags = NEXT | dice.pick(&[0, WRITE]);
     for index in 0..len {
         let address = ring.arena.physical(BUFFERS) + u64::from(index) * 64;
-        ring.describe(
-            index,
-            Descriptor {
-                address,
-                len: 64,
-                flags,
-                next: (index + 1) % len,
-            },
-        );
+        ring.describe(index, Descriptor::new(address, 64, flags, (index + 1) % len));
     }
     ring.offer(0);
 }
@@ -202,15 +167,7 @@ fn chain(ring: &mut Ring<'_>, dice: &mut Dice, piece: impl Fn(&Arena, &mut Dice)
         let last = index + 1 == RING_SIZE;
         let write = if dice.once_in(8) { 0 } else { WRITE };
         let flags = write | if last { 0 } else { NEXT };
-        ring.describe(
-            index,
-            Descriptor {
-                address,
-                len,
-                flags,
-                next: index + 1,
-            },
-        );
+        ring.describe(index, Descriptor::new(address, len, flags, index + 1));
     }
     ring.offer(0);
 }
@@ -219,32 +176,23 @@ fn chain(ring: &mut Ring<'_>, dice: &mut Dice, piece: impl Fn(&Arena, &mut Dice)
 pub(crate) fn table(ring: &mut Ring<'_>, dice: &mut Dice, bytes: u32, entry: fn(&Arena) -> Descriptor) {
     let arena = ring.arena;
     let entry = entry(arena);
-    for index in 0..(bytes / 16).min(0xffff) as u16 {
-        let next = if dice.once_in(1000) {
-            dice.roll() as u16
-        } else {
-            index.wrapping_add(1)
-        };
+    let entries = (bytes / 16).min(0xffff) as u16;
+    for index in 0..entries {
+        let next = index.wrapping_add(1);
+        let flags = entry.flags | NEXT;
         describe_at(
             arena,
             TABLE + usize::from(index) * 16,
-            Descriptor {
-                flags: entry.flags | NEXT,
-                next,
-                ..entry
-            },
+            Descriptor { flags, next, ..entry },
         );
     }
+    // Some links lead elsewhere.
+    for _ in 0..entries / 1000 {
+        let from = dice.below(entries.into()) as usize;
+        arena.write(TABLE + from * 16 + 14, dice.roll() as u16);
+    }
     for index in 0..RING_SIZE {
-        ring.describe(
-            index,
-            Descriptor {
-                address: arena.physical(TABLE),
-                len: bytes,
-                flags: INDIRECT,
-                next: 0,
-            },
-        );
+        ring.describe(index, Descriptor::new(arena.physical(TABLE), bytes, INDIRECT, 0));
         ring.offer(index);
     }
 }
@@ -263,7 +211,7 @@ fn pages_not_ours(balloon: &Device, kit: &mut Kit) -> usize {
     const INFLATE: usize = 0;
     const REPORTING: usize = 2;
     let Kit { arena, dice } = kit;
-    for round in 0..16u32 {
+    for round in 0..8u32 {
         let mut rings = balloon.set_up(arena, 0);
         let page = (arena.physical(0) >> 12) as u32;
         for at in 0..0x4000 {
@@ -280,34 +228,18 @@ fn pages_not_ours(balloon: &Device, kit: &mut Kit) -> usize {
         }
         let len = dice.pick(&[1, 3, 4, 4096, 0x1_0000]) + round;
         let address = arena.physical(BUFFERS);
-        rings[INFLATE].describe(
-            0,
-            Descriptor {
-                address,
-                len,
-                flags: 0,
-                next: 0,
-            },
-        );
+        rings[INFLATE].describe(0, Descriptor::new(address, len, 0, 0));
         rings[INFLATE].offer(0);
         balloon.notify(INFLATE as u16);
         let own = arena.physical(rings[REPORTING].at);
         for ring in rings.iter_mut().skip(REPORTING) {
-            ring.describe(
-                0,
-                Descriptor {
-                    address: own,
-                    len: 0x4000,
-                    flags: WRITE,
-                    next: 0,
-                },
-            );
+            ring.describe(0, Descriptor::new(own, 0x4000, WRITE, 0));
             ring.offer(0);
         }
         balloon.notify(REPORTING as u16);
     }
     balloon.reset();
-    32
+    16
 }
 
 /// A second CPU changes descriptors, indices and tables as fast as it can while the device reads them.
@@ -339,15 +271,7 @@ pub(crate) fn race_on(device: &Device, queue: usize, kit: &mut Kit) -> usize {
                 let flags = dice.pick(&[WRITE, NEXT, INDIRECT]);
                 let len = dice.pick(&[64, 4096, 0x1000]);
                 let (address, next) = (arena.physical(BUFFERS), dice.below(RING_SIZE.into()) as u16);
-                ring.describe(
-                    next,
-                    Descriptor {
-                        address,
-                        len,
-                        flags,
-                        next,
-                    },
-                );
+                ring.describe(next, Descriptor::new(address, len, flags, next));
                 ring.offer(next);
                 device.notify(queue as u16);
             }

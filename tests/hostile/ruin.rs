@@ -2,7 +2,7 @@
 //! its CPUs, devices it pulled apart before. What is left is for the host to clear away.
 #![allow(unsafe_code, reason = "a process is forked here")]
 
-use std::io;
+use std::{io, path::Path, thread, time::Duration};
 
 use crate::{
     Kit,
@@ -36,19 +36,19 @@ pub(crate) fn attack(kit: &mut Kit) -> anyhow::Result<usize> {
             kit.arena.write(BUFFERS + index * 4, kit.dice.below(PAGES) as u32);
         }
         let address = kit.arena.physical(BUFFERS);
-        rings[0].describe(
-            0,
-            Descriptor {
-                address,
-                len: PAGES_PER_REQUEST as u32 * 4,
-                flags: 0,
-                next: 0,
-            },
-        );
+        rings[0].describe(0, Descriptor::new(address, PAGES_PER_REQUEST as u32 * 4, 0, 0));
         rings[0].offer(0);
         balloon.notify(0);
     }
     Ok(ROUNDS)
+}
+
+/// Until the host puts a file where it needs no disk.
+pub(crate) fn wait(_: &mut Kit) -> anyhow::Result<usize> {
+    while !Path::new("/dev/shm/go").exists() {
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(0)
 }
 
 /// Leaves whoever started us, in a process of its own that stays in memory whatever becomes of the disk.

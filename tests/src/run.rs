@@ -127,13 +127,13 @@ impl Process {
         pidfd_send_signal(&self.handle, signal).unwrap();
     }
 
-    /// The exit code, 128 and the number for a signal, or nothing at the deadline.
+    /// The exit code, the negative number of the signal that killed it, or nothing at the deadline.
     pub(crate) fn code(&mut self, deadline: Instant) -> Option<i32> {
         if !ended_before(&self.handle, deadline) {
             return None;
         }
         let status = self.child.wait().unwrap();
-        status.code().or(status.signal().map(|signal| 128 + signal))
+        status.code().or(status.signal().map(|signal| -signal))
     }
 }
 

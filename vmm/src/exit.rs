@@ -18,18 +18,23 @@ pub(crate) struct Exit {
 
 impl Exit {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Exit { reason: Mutex::new(None), event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
+        Ok(Exit {
+            reason: Mutex::new(None),
+            event: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        })
     }
 
     pub(crate) fn because(&self, reason: ExitReason) {
-        self.reason.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        self.reason
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert(reason);
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
     }
 
     pub(crate) fn reason(&self) -> Option<ExitReason> {
         self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-
 }
 
 /// Readable once there is a reason.
@@ -41,6 +46,8 @@ impl AsFd for Exit {
 
 impl FailureSink for Exit {
     fn device_failed(&self, device: &str, reason: &str) {
-        self.because(ExitReason::DeviceError { text: format!("{device}: {reason}") });
+        self.because(ExitReason::DeviceError {
+            text: format!("{device}: {reason}"),
+        });
     }
 }

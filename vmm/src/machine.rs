@@ -67,14 +67,26 @@ impl Machine {
         let balloon = Balloon::new();
         let balloon_handle = balloon.handle();
         let devices = devices(config, Box::new(balloon))?;
-        let around = Surroundings { memory: memory.clone(), msi: Arc::new(KvmMsi(vm.clone())), failures: exit.clone() };
+        let around = Surroundings {
+            memory: memory.clone(),
+            msi: Arc::new(KvmMsi(vm.clone())),
+            failures: exit.clone(),
+        };
         let pci = PciBus::new(devices, &around).map_err(MachineError::Pci)?;
         let (serial, console_dropped) = serial(config, &vm)?;
         let bus = Arc::new(Bus::new(serial, pci));
         wire_doorbells(&vm, bus.pci())?;
         let vcpus = Vcpus::start(vcpus, &bus, exit).map_err(MachineError::Threads)?;
         let state = MachineState::Running;
-        Ok(Machine { vcpus, bus, balloon: balloon_handle, console_dropped, state, _vm: vm, _memory: memory })
+        Ok(Machine {
+            vcpus,
+            bus,
+            balloon: balloon_handle,
+            console_dropped,
+            state,
+            _vm: vm,
+            _memory: memory,
+        })
     }
 
     /// False when a virtual CPU hangs in the kernel and the machine is not paused.
@@ -127,11 +139,18 @@ fn open_kvm() -> Result<Kvm, MachineError> {
 }
 
 fn add_interrupt_controllers(vm: &VmFd) -> Result<(), MachineError> {
-    vm.set_tss_address(layout::KVM_TSS).map_err(kvm_error("place the TSS"))?;
-    vm.set_identity_map_address(layout::KVM_IDENTITY_MAP).map_err(kvm_error("place the identity map"))?;
-    vm.create_irq_chip().map_err(kvm_error("create the interrupt controllers"))?;
-    let timer = kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() };
-    vm.create_pit2(timer).map_err(kvm_error("create the interval timer"))
+    vm.set_tss_address(layout::KVM_TSS)
+        .map_err(kvm_error("place the TSS"))?;
+    vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
+        .map_err(kvm_error("place the identity map"))?;
+    vm.create_irq_chip()
+        .map_err(kvm_error("create the interrupt controllers"))?;
+    let timer = kvm_pit_config {
+        flags: KVM_PIT_SPEAKER_DUMMY,
+        ..Default::default()
+    };
+    vm.create_pit2(timer)
+        .map_err(kvm_error("create the interval timer"))
 }
 
 fn create_vcpus(
@@ -142,7 +161,9 @@ fn create_vcpus(
 ) -> Result<Vec<VcpuFd>, MachineError> {
     let ids = cpu::supported_by(kvm)?;
     let vcpu = |index: u32| {
-        let vcpu = vm.create_vcpu(index.into()).map_err(kvm_error("create a virtual CPU"))?;
+        let vcpu = vm
+            .create_vcpu(index.into())
+            .map_err(kvm_error("create a virtual CPU"))?;
         cpu::prepare(&vcpu, index, count, &ids, (index == 0).then_some(entry))?;
         Ok(vcpu)
     };
@@ -151,7 +172,12 @@ fn create_vcpus(
 
 /// In the order of their PCI slots: disks first, so that `vda` is the root.
 fn devices(config: &MachineConfig, balloon: Box<dyn Device>) -> Result<Vec<Box<dyn Device>>, MachineError> {
-    let mut devices = config.disks.iter().enumerate().map(disk).collect::<Result<Vec<_>, _>>()?;
+    let mut devices = config
+        .disks
+        .iter()
+        .enumerate()
+        .map(disk)
+        .collect::<Result<Vec<_>, _>>()?;
     if let Some(vsock) = &config.vsock {
         let config = VsockConfig {
             guest_cid: vsock.cid.into(),
@@ -170,22 +196,32 @@ fn disk((index, disk): (usize, &Disk)) -> Result<Box<dyn Device>, MachineError> 
         DiskMode::ReadOnly => virtio::block::DiskMode::ReadOnly,
         DiskMode::Scratch => virtio::block::DiskMode::Scratch,
     };
-    let block = Block::open(&disk.path, mode, &format!("coffer-{index}"))
-        .map_err(|source| MachineError::Disk { path: disk.path.clone(), source: Box::new(source) })?;
+    let block =
+        Block::open(&disk.path, mode, &format!("coffer-{index}")).map_err(|source| MachineError::Disk {
+            path: disk.path.clone(),
+            source: Box::new(source),
+        })?;
     Ok(Box::new(block))
 }
 
 fn serial(config: &MachineConfig, vm: &VmFd) -> Result<(console::SerialPort, Dropped), MachineError> {
     let line = EventFd::new(EFD_NONBLOCK).map_err(MachineError::Pci)?;
-    vm.register_irqfd(&line, layout::SERIAL_IRQ).map_err(kvm_error("wire the serial port"))?;
-    console::open(&config.console, line)
-        .map_err(|source| MachineError::Console { path: config.console.log.clone(), source })
+    vm.register_irqfd(&line, layout::SERIAL_IRQ)
+        .map_err(kvm_error("wire the serial port"))?;
+    console::open(&config.console, line).map_err(|source| MachineError::Console {
+        path: config.console.log.clone(),
+        source,
+    })
 }
 
 fn wire_doorbells(vm: &VmFd, pci: &PciBus) -> Result<(), MachineError> {
     for doorbell in pci.doorbells().map_err(MachineError::Pci)? {
-        vm.register_ioevent(&doorbell.kick, &IoEventAddress::Mmio(doorbell.address), NoDatamatch)
-            .map_err(kvm_error("wire a doorbell"))?;
+        vm.register_ioevent(
+            &doorbell.kick,
+            &IoEventAddress::Mmio(doorbell.address),
+            NoDatamatch,
+        )
+        .map_err(kvm_error("wire a doorbell"))?;
     }
     Ok(())
 }
@@ -201,7 +237,10 @@ pub(crate) enum MachineError {
     #[error("KVM here lacks {what}")]
     KvmLacks { what: &'static str },
     #[error("KVM cannot {act}")]
-    Kvm { act: &'static str, source: kvm_ioctls::Error },
+    Kvm {
+        act: &'static str,
+        source: kvm_ioctls::Error,
+    },
     #[error(transparent)]
     Memory(#[from] MemoryError),
     #[error(transparent)]
@@ -211,7 +250,10 @@ pub(crate) enum MachineError {
     #[error("page tables do not fit guest memory")]
     PageTables(#[source] vm_memory::GuestMemoryError),
     #[error("cannot use disk {}", path.display())]
-    Disk { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
+    Disk {
+        path: PathBuf,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("cannot make the vsock device")]
     Vsock(#[source] virtio::vsock::ConfigError),
     #[error("cannot open console log {}", path.display())]

@@ -22,6 +22,7 @@ mod vcpus;
 use std::{env, fs, io::Read, process::ExitCode, sync::Arc};
 
 use anyhow::{Context, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmm_api::{Event, ExitReason, MachineConfig};
 
 use crate::{
@@ -48,13 +49,19 @@ const EXIT_FAILED: u8 = 125;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--config", path] => match run(path) {
             Ok(reason) => exit_code(&reason),
             Err(error) => {
-                report::event(&Event::Failed { why: format!("{error:#}") });
+                report::event(&Event::Failed {
+                    why: format!("{error:#}"),
+                });
                 eprintln!("coffer-vmm: {error:#}");
                 ExitCode::from(EXIT_FAILED)
             }
@@ -76,19 +83,40 @@ fn main() -> ExitCode {
 
 fn run(path: &str) -> anyhow::Result<ExitReason> {
     let signals = Signals::take().context("cannot take signals")?;
+    allow_descriptors();
     let (text, lifeline) = match path {
         "-" => (first_line()?, Lifeline::StandardInput),
-        path => (fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?, Lifeline::None),
+        path => (
+            fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?,
+            Lifeline::None,
+        ),
     };
     let config = MachineConfig::parse(&text)?;
     let control = ControlSocket::bind(&config.control)
         .with_context(|| format!("cannot make control socket {}", config.control.display()))?;
     let exit = Arc::new(Exit::new().context("cannot make an event")?);
     let machine = Machine::start(&config, &exit)?;
-    report::event(&Event::Started { pid: std::process::id() });
+    report::event(&Event::Started {
+        pid: std::process::id(),
+    });
     let reason = Supervisor::new(machine, exit, signals, control, &lifeline)?.run()?;
-    report::event(&Event::Exited { reason: reason.clone() });
+    report::event(&Event::Exited {
+        reason: reason.clone(),
+    });
     Ok(reason)
+}
+
+/// A guest may hold a thousand connections, each a descriptor; the usual soft limit would leave none for us.
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    // Not being allowed what the hard limit allows is no reason not to start.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    );
 }
 
 /// Byte by byte, because what follows the line is the owner's lifeline and not ours to buffer.
@@ -105,7 +133,9 @@ fn first_line() -> anyhow::Result<String> {
 
 fn exit_code(reason: &ExitReason) -> ExitCode {
     match reason {
-        ExitReason::PowerOff | ExitReason::Reset | ExitReason::Stopped | ExitReason::OwnerGone => ExitCode::SUCCESS,
+        ExitReason::PowerOff | ExitReason::Reset | ExitReason::Stopped | ExitReason::OwnerGone => {
+            ExitCode::SUCCESS
+        }
         ExitReason::TripleFault | ExitReason::KvmError { .. } | ExitReason::DeviceError { .. } => {
             ExitCode::from(EXIT_FAILED)
         }

@@ -13,8 +13,10 @@ use crate::layout::{HOLE_END, HOLE_START};
 
 /// Memory for the guest, with the hole below 4 GiB left free. No page is touched yet.
 pub(crate) fn allocate(size: MemoryMib) -> Result<Arc<GuestMemoryMmap>, MemoryError> {
-    let memory = GuestMemoryMmap::from_ranges(&ranges(size.bytes()))
-        .map_err(|source| MemoryError::Map { mib: size.mib(), source })?;
+    let memory = GuestMemoryMmap::from_ranges(&ranges(size.bytes())).map_err(|source| MemoryError::Map {
+        mib: size.mib(),
+        source,
+    })?;
     Ok(Arc::new(memory))
 }
 
@@ -33,7 +35,9 @@ pub(crate) fn ranges(bytes: u64) -> Vec<(GuestAddress, usize)> {
 #[allow(unsafe_code, reason = "KVM is given host addresses")]
 pub(crate) fn give_to_kvm(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<(), MemoryError> {
     for (slot, region) in memory.iter().enumerate() {
-        let host = memory.get_host_address(region.start_addr()).map_err(|_| MemoryError::NoAddress)?;
+        let host = memory
+            .get_host_address(region.start_addr())
+            .map_err(|_| MemoryError::NoAddress)?;
         let slot = kvm_userspace_memory_region {
             slot: slot as u32,
             flags: 0,
@@ -68,6 +72,9 @@ mod tests {
     fn memory_beyond_three_gib_continues_above_the_hole() {
         assert_eq!(ranges(64 << 20), [(GuestAddress(0), 64 << 20)]);
         assert_eq!(ranges(3 << 30), [(GuestAddress(0), 3 << 30)]);
-        assert_eq!(ranges(5 << 30), [(GuestAddress(0), 3 << 30), (GuestAddress(4 << 30), 2 << 30)]);
+        assert_eq!(
+            ranges(5 << 30),
+            [(GuestAddress(0), 3 << 30), (GuestAddress(4 << 30), 2 << 30)]
+        );
     }
 }

@@ -17,6 +17,11 @@ impl MsiSink for KvmMsi {
     /// A message no CPU listens to is the guest's own doing and goes nowhere.
     fn send(&self, message: MsiMessage) {
         let [low, high] = [message.address as u32, (message.address >> 32) as u32];
-        let _ = self.0.signal_msi(kvm_msi { address_lo: low, address_hi: high, data: message.data, ..Default::default() });
+        let _ = self.0.signal_msi(kvm_msi {
+            address_lo: low,
+            address_hi: high,
+            data: message.data,
+            ..Default::default()
+        });
     }
 }

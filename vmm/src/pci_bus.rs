@@ -40,15 +40,27 @@ impl PciBus {
         }
         let device = |(index, device): (u32, Box<dyn Device>)| {
             let bar = PCI_BARS as u32 + index * BAR_BYTES;
-            let Surroundings { memory, msi, failures } = around.clone();
+            let Surroundings {
+                memory,
+                msi,
+                failures,
+            } = around.clone();
             PciDevice::new(device, bar, memory, msi, failures).map(Mutex::new)
         };
         let devices = (0..).zip(devices).map(device).collect::<io::Result<_>>()?;
-        Ok(PciBus { address: Mutex::new(0), bridge: HostBridge::new(), devices })
+        Ok(PciBus {
+            address: Mutex::new(0),
+            bridge: HostBridge::new(),
+            devices,
+        })
     }
 
     pub(crate) fn doorbells(&self) -> io::Result<Vec<Doorbell>> {
-        let lists = self.devices.iter().map(|device| lock(device).doorbells()).collect::<io::Result<Vec<_>>>()?;
+        let lists = self
+            .devices
+            .iter()
+            .map(|device| lock(device).doorbells())
+            .collect::<io::Result<Vec<_>>>()?;
         Ok(lists.into_iter().flatten().collect())
     }
 
@@ -86,11 +98,15 @@ impl PciBus {
 
     /// False when no BAR is there.
     pub(crate) fn read(&self, address: u64, data: &mut [u8]) -> bool {
-        self.at(address).map(|(device, offset)| lock(device).read_bar(offset, data)).is_some()
+        self.at(address)
+            .map(|(device, offset)| lock(device).read_bar(offset, data))
+            .is_some()
     }
 
     pub(crate) fn write(&self, address: u64, data: &[u8]) -> bool {
-        self.at(address).map(|(device, offset)| lock(device).write_bar(offset, data)).is_some()
+        self.at(address)
+            .map(|(device, offset)| lock(device).write_bar(offset, data))
+            .is_some()
     }
 
     /// Stops every device: when this returns none of their threads runs.

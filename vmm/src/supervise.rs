@@ -67,7 +67,16 @@ impl Supervisor {
             watch(&epoll, rustix::stdio::stdin(), LIFELINE)?;
         }
         let connections = HashMap::new();
-        Ok(Supervisor { machine, exit, signals, control, connections, next: FIRST_CONNECTION, epoll, deadline: None })
+        Ok(Supervisor {
+            machine,
+            exit,
+            signals,
+            control,
+            connections,
+            next: FIRST_CONNECTION,
+            epoll,
+            deadline: None,
+        })
     }
 
     /// Until there is a reason to end. The machine is taken apart before this returns.
@@ -77,7 +86,9 @@ impl Supervisor {
             if let Some(reason) = self.exit.reason() {
                 break reason;
             }
-            let timeout = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let timeout = self
+                .deadline
+                .map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if timeout == Some(Duration::ZERO) {
                 break ExitReason::Stopped;
             }
@@ -119,7 +130,9 @@ impl Supervisor {
         }
         self.machine.resume();
         self.deadline = Some(Instant::now() + SHUTDOWN_DEADLINE);
-        report::event(&Event::ShutdownRequested { deadline_ms: SHUTDOWN_DEADLINE.as_millis() as u64 });
+        report::event(&Event::ShutdownRequested {
+            deadline_ms: SHUTDOWN_DEADLINE.as_millis() as u64,
+        });
     }
 
     /// The owner has nothing to say after the configuration, so whatever comes is its end.
@@ -140,7 +153,9 @@ impl Supervisor {
     }
 
     fn serve(&mut self, token: u64) {
-        let Some(mut connection) = self.connections.remove(&token) else { return };
+        let Some(mut connection) = self.connections.remove(&token) else {
+            return;
+        };
         if connection.serve(|request| self.answer(&request)) {
             self.connections.insert(token, connection);
         }
@@ -148,11 +163,14 @@ impl Supervisor {
 
     fn answer(&mut self, request: &Request) -> Response {
         match *request {
-            Request::Status => {
-                Response::Status { state: self.machine.state(), statistics: self.machine.statistics() }
-            }
+            Request::Status => Response::Status {
+                state: self.machine.state(),
+                statistics: self.machine.statistics(),
+            },
             Request::Pause if self.machine.pause() => Response::Done,
-            Request::Pause => Response::Refused { why: "a virtual CPU does not answer".into() },
+            Request::Pause => Response::Refused {
+                why: "a virtual CPU does not answer".into(),
+            },
             Request::Resume => {
                 self.machine.resume();
                 Response::Done
@@ -170,5 +188,10 @@ impl Supervisor {
 }
 
 fn watch(epoll: &OwnedFd, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-    Ok(epoll::add(epoll, fd, epoll::EventData::new_u64(token), epoll::EventFlags::IN)?)
+    Ok(epoll::add(
+        epoll,
+        fd,
+        epoll::EventData::new_u64(token),
+        epoll::EventFlags::IN,
+    )?)
 }

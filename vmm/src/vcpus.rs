@@ -65,16 +65,32 @@ impl Vcpus {
     /// Starts a thread for each; they run at once.
     pub(crate) fn start(vcpus: Vec<VcpuFd>, bus: &Arc<Bus>, exit: &Arc<Exit>) -> io::Result<Self> {
         register_signal_handler(kick(), on_kick).map_err(io::Error::from)?;
-        let state = GateState { wanted: Wanted::Running, out: 0 };
-        let gate = Arc::new(Gate { state: Mutex::new(state), changed: Condvar::new(), exits: AtomicU64::new(0) });
+        let state = GateState {
+            wanted: Wanted::Running,
+            out: 0,
+        };
+        let gate = Arc::new(Gate {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            exits: AtomicU64::new(0),
+        });
         let thread = |(index, vcpu): (usize, VcpuFd)| {
-            let mut vcpu = Vcpu { vcpu, bus: bus.clone(), exit: exit.clone(), gate: gate.clone() };
+            let mut vcpu = Vcpu {
+                vcpu,
+                bus: bus.clone(),
+                exit: exit.clone(),
+                gate: gate.clone(),
+            };
             std::thread::Builder::new()
                 .name(format!("vcpu{index}"))
                 .stack_size(STACK_BYTES)
                 .spawn(move || vcpu.live())
         };
-        let threads = vcpus.into_iter().enumerate().map(thread).collect::<io::Result<_>>()?;
+        let threads = vcpus
+            .into_iter()
+            .enumerate()
+            .map(thread)
+            .collect::<io::Result<_>>()?;
         Ok(Vcpus { gate, threads })
     }
 
@@ -114,8 +130,11 @@ impl Vcpus {
                 // One that has ended since is out, and has said so.
                 let _ = thread.kill(kick());
             }
-            (state, _) =
-                self.gate.changed.wait_timeout(state, KICK_AGAIN).unwrap_or_else(PoisonError::into_inner);
+            (state, _) = self
+                .gate
+                .changed
+                .wait_timeout(state, KICK_AGAIN)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         true
     }
@@ -204,9 +223,17 @@ impl Vcpu {
             Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen) => return Next::Look,
             Ok(VcpuExit::Hlt) => return Next::End(ExitReason::PowerOff),
             Ok(VcpuExit::Shutdown) => return Next::End(ExitReason::TripleFault),
-            Ok(other) => return Next::End(ExitReason::KvmError { text: format!("{other:?}") }),
+            Ok(other) => {
+                return Next::End(ExitReason::KvmError {
+                    text: format!("{other:?}"),
+                });
+            }
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => return Next::Look,
-            Err(error) => return Next::End(ExitReason::KvmError { text: error.to_string() }),
+            Err(error) => {
+                return Next::End(ExitReason::KvmError {
+                    text: error.to_string(),
+                });
+            }
         }
         Next::Run
     }

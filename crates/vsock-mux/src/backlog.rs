@@ -43,7 +43,7 @@ pub(crate) enum Written {
 }
 
 /// Guest bytes the socket did not take yet, in order. Bounded by the connection's window: the guest has
-/// no credit for more until these are delivered.
+/// no credit for more until these are delivered. (The room kept for them is at most twice that.)
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
     bytes: Vec<u8>,

@@ -13,7 +13,7 @@ use rustix::{
 use crate::{
     backlog::{Backlog, Sink, Source, Written, is_not_now},
     credit::Credit,
-    limits::{CLOSE_TIMEOUT, MAX_DISCARD, MAX_READ, MIN_READ},
+    limits::{CLOSE_TIMEOUT, CREDIT_PATIENCE, MAX_DISCARD, MAX_READ, MIN_READ},
     packet::{Directions, Op},
     refusal::Refusal,
     state::{Event, IllegalEvent, State},
@@ -38,13 +38,11 @@ pub(crate) struct Connection {
     shut: Directions,
     told: Directions,
     owes: Owes,
-    /// We asked for credit and have seen none since.
-    asked_for_credit: bool,
     /// No more to be written to the socket, and it knows.
     write_closed: bool,
     /// Bytes the next read asks for.
     appetite: usize,
-    /// When a dial is given up, or a close.
+    /// When a dial is given up, credit is asked for, or a close is given up.
     deadline: Option<Instant>,
     pub(crate) place: Place,
 }
@@ -78,7 +76,6 @@ impl Connection {
             shut: Directions::default(),
             told: Directions::default(),
             owes: Owes::default(),
-            asked_for_credit: false,
             write_closed: false,
             appetite: MIN_READ,
             deadline: Some(deadline),
@@ -133,7 +130,7 @@ impl Connection {
         self.credit.hear(buf_alloc, fwd_cnt)?;
         let reopened = before == 0 && self.quota() > 0;
         if reopened {
-            self.asked_for_credit = false;
+            self.deadline = None;
             self.owes.credit_request = false;
         }
         Ok(reopened)
@@ -237,13 +234,13 @@ impl Connection {
         }
         match sink.receive(socket.as_fd()) {
             Ok(0) => self.host_sends_no_more(now).map(|()| 0),
-            Ok(len) => Ok(self.sent(len, asked)),
+            Ok(len) => Ok(self.sent(len, asked, now)),
             Err(error) if is_not_now(&error) => Ok(0),
             Err(_) => self.host_sends_no_more(now).map(|()| 0),
         }
     }
 
-    fn sent(&mut self, len: usize, asked: usize) -> u32 {
+    fn sent(&mut self, len: usize, asked: usize, now: Instant) -> u32 {
         if len >= asked {
             self.appetite = (self.appetite * 4).min(MAX_READ);
         } else if len < asked / 4 {
@@ -251,11 +248,23 @@ impl Connection {
         }
         let sent = len.try_into().unwrap_or(u32::MAX);
         self.credit.send(sent);
-        if self.credit.available() == 0 && !self.asked_for_credit {
-            self.asked_for_credit = true;
-            self.owes.credit_request = true;
+        if self.credit.available() == 0 {
+            self.deadline = Some(now + CREDIT_PATIENCE);
         }
         sent
+    }
+
+    /// The deadline has passed.
+    pub(crate) fn expire(&mut self, now: Instant) -> Result<(), IllegalEvent> {
+        self.deadline = None;
+        match self.state {
+            State::Dialing | State::Closing => self.guest_gone(true, now),
+            State::Open | State::DownOnly => {
+                self.owes.credit_request = true;
+                Ok(())
+            }
+            State::UpOnly | State::Draining => Ok(()),
+        }
     }
 
     fn host_sends_no_more(&mut self, now: Instant) -> Result<(), IllegalEvent> {

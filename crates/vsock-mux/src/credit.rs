@@ -100,10 +100,11 @@ impl Credit {
     }
 
     /// True when the guest believes less than half its window is free and news would change that. Every
-    /// packet brings the news along, so a separate one is worth its cost only then.
+    /// packet brings the news along, so a separate one is worth its cost only then. Linux uses no more of
+    /// our window than it offers itself, so a guest with a small one stops long before ours is full.
     pub(crate) fn news_due(&self) -> bool {
         let believed = (self.received - self.announced).0;
-        self.delivered != self.announced && believed > self.window / 2
+        self.delivered != self.announced && believed > self.window.min(self.peer_window) / 2
     }
 
     /// Our side for the next packet's header: window and delivered count.
@@ -166,6 +167,7 @@ mod tests {
     #[test]
     fn news_is_due_when_the_guest_believes_half_its_window_is_gone() {
         let mut credit = Credit::new(100);
+        credit.hear(1000, 0).unwrap();
         credit.receive(50).unwrap();
         credit.deliver(50);
         assert!(!credit.news_due());
@@ -173,6 +175,17 @@ mod tests {
         assert!(credit.news_due());
         credit.announce();
         assert!(!credit.news_due());
+    }
+
+    #[test]
+    fn news_is_due_sooner_for_a_guest_that_offers_a_small_window_itself() {
+        let mut credit = Credit::new(100);
+        credit.hear(20, 0).unwrap();
+        credit.receive(10).unwrap();
+        credit.deliver(10);
+        assert!(!credit.news_due());
+        credit.receive(1).unwrap();
+        assert!(credit.news_due());
     }
 
     #[test]

@@ -40,6 +40,10 @@ pub const DIAL_RETRY: Duration = Duration::from_millis(2);
 /// When a dial is given up. Linux gives up a connect after two seconds; we answer before that.
 pub const DIAL_TIMEOUT: Duration = Duration::from_millis(1_800);
 
+/// How long a guest that takes no more data may keep quiet before it is asked for credit. Linux tells of
+/// credit by itself, and asking each time costs it a packet both ways.
+pub const CREDIT_PATIENCE: Duration = Duration::from_millis(50);
+
 /// How long the guest may take to answer our shutdown with a reset. Linux answers at once or, with
 /// unread data, when its process has read it or closed; it gives up on its own closes after 8 seconds.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);

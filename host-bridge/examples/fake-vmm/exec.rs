@@ -1,3 +1,8 @@
+#![allow(
+    unsafe_code,
+    reason = "a child that must not outlive the double asks for that itself"
+)]
+
 use std::{
     ffi::OsStr,
     io::{ErrorKind, Read, Write},
@@ -8,7 +13,7 @@ use std::{
 };
 
 use agent_protocol::{Channel, Exec, Exit, Failure, FailureKind, Reply, Status, StreamId, Usage};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
 
 use crate::{Machine, receive_frame, send, send_data};
 
@@ -56,6 +61,8 @@ fn spawn(machine: &Machine, exec: &Exec) -> Result<Child, Failure> {
             .env("LINES", size.rows.to_string())
             .env("COLUMNS", size.columns.to_string());
     }
+    // SAFETY: between fork and exec this makes one system call and touches no memory of the parent's.
+    unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
     command.spawn().map_err(|error| Failure {
         kind: match error.kind() {
             ErrorKind::NotFound => FailureKind::NotFound,

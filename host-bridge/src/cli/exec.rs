@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_login_shell_is_the_one_in_the_list_of_users() {
-        let passwd = b"root:x:0:0:root:/root:/bin/bash\nagent:x:1000:1000::/home:/bin/zsh\nx:x:5:5::/:\nbad";
+        let passwd = b"root:x:0:0:root:/:/bin/bash\nagent:x:1000:1000::/home:/bin/zsh\nx:x:5:5::/:\nbad";
         assert_eq!(shell_of(passwd, "agent"), Some(&b"/bin/zsh"[..]));
         assert_eq!(shell_of(passwd, "0"), Some(&b"/bin/bash"[..]));
         for none in ["x", "bad", "nobody", ""] {

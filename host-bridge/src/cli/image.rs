@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::Instant};
 
 use clap::{Args, Subcommand};
-use images::{BuildRequest, Image, ImageName, ImportRequest, KernelFile, Progress, Staleness, Store, Suite};
+use images::{
+    BuildRequest, Image, ImageName, ImportRequest, KernelFile, PackageName, Progress, Selection, Staleness,
+    Store, Suite,
+};
 use serde_json::{Value, json};
 
 use super::machine::beside_us;
@@ -35,6 +38,9 @@ struct BuildArguments {
     /// Debian suite to take packages from [default: trixie]
     #[arg(long, value_name = "SUITE")]
     suite: Option<String>,
+    /// Debian package to install beside those every image has; repeatable
+    #[arg(long = "package", value_name = "NAME")]
+    packages: Vec<String>,
     #[command(flatten)]
     kernel: KernelArguments,
     /// Do only what is needed to make an image that is missing or older than this coffer
@@ -121,25 +127,29 @@ fn build(store: &Store, arguments: BuildArguments) -> Result<()> {
         .map(Suite::parse)
         .transpose()?
         .unwrap_or_default();
-    let agent = beside_us(AGENT_PROGRAM)?;
-    let mut steps = Steps::new(&name, arguments.quiet);
+    let packages = arguments
+        .packages
+        .iter()
+        .map(|name| PackageName::parse(name))
+        .collect::<Result<_, _>>()?;
+    let request = BuildRequest {
+        name,
+        selection: Selection { suite, packages },
+        kernel: arguments.kernel.file(),
+        agent: beside_us(AGENT_PROGRAM)?,
+    };
+    let mut steps = Steps::new(&request.name, arguments.quiet);
     if arguments.if_stale {
-        match store.staleness(&name, &agent)? {
+        match store.staleness(&request)? {
             Staleness::Fresh => return Ok(()),
             Staleness::AgentChanged => {
                 steps.say("packing this version's agent");
-                store.refresh(&name, &agent)?;
+                store.refresh(&request.name, &request.agent)?;
                 return Ok(());
             }
             Staleness::RecipeChanged | Staleness::Missing => {}
         }
     }
-    let request = BuildRequest {
-        name,
-        suite,
-        kernel: arguments.kernel.file(),
-        agent,
-    };
     let image = store.build(&request, &mut |progress| steps.progress(progress))?;
     steps.done(&image);
     Ok(())

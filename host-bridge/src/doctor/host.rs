@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use images::{ImageName, Staleness, Store};
+use images::{BuildRequest, Staleness, Store};
 
 use super::{Check, Level};
 use crate::{Paths, reap::MACHINE_PROGRAM, scratch, shape::Bytes};
@@ -113,14 +113,18 @@ pub(super) fn programs() -> Check {
 }
 
 pub(super) fn image(paths: &Paths) -> Check {
-    let name = ImageName::default();
     let agent = std::env::current_exe()
         .unwrap_or_default()
         .with_file_name(crate::image::AGENT_PROGRAM);
+    let wanted = BuildRequest {
+        agent,
+        ..BuildRequest::default()
+    };
+    let name = &wanted.name;
     let check = |level, found: &str, hint| Check::new("image", level, format!("{name}: {found}"), hint);
     let store = Store::new(paths.images());
-    let verified = store.find(&name).and_then(|image| image.verify());
-    match (verified, store.staleness(&name, &agent)) {
+    let verified = store.find(name).and_then(|image| image.verify());
+    match (verified, store.staleness(&wanted)) {
         (Err(images::Error::NoSuchImage { .. }), _) => {
             check(Level::Missing, "not there", "coffer image build")
         }

@@ -194,7 +194,7 @@ fn a_kernel_that_panics_and_a_machine_that_dies_are_told_apart() {
 #[test]
 fn a_machine_killed_under_a_command_is_an_error_that_says_so() {
     let rig = Rig::new();
-    let child = sleeping(&rig, &["run", "sh", "-c", "echo started; sleep 60"]);
+    let child = sleeping(&rig, &["run", "sh", "-c", "echo started; exec sleep 60"]);
     let (machine, _) = rig
         .processes()
         .into_iter()
@@ -229,7 +229,10 @@ fn signals_are_for_the_command() {
 #[test]
 fn a_second_interrupt_ends_the_sandbox() {
     let rig = Rig::new();
-    let mut child = sleeping(&rig, &["run", "sh", "-c", "trap '' INT; echo started; sleep 60"]);
+    let mut child = sleeping(
+        &rig,
+        &["run", "sh", "-c", "trap '' INT; echo started; exec sleep 60"],
+    );
     signal(child.id(), Signal::INT);
     std::thread::sleep(Duration::from_millis(100));
     assert!(child.try_wait().unwrap().is_none());
@@ -243,7 +246,7 @@ fn what_a_killed_coffer_leaves_is_gone_at_the_next_start() {
     let rig = Rig::new();
     let mut child = sleeping(
         &rig,
-        &["run", "--name", "box", "sh", "-c", "echo started; sleep 60"],
+        &["run", "--name", "box", "sh", "-c", "echo started; exec sleep 60"],
     );
     child.kill().unwrap();
     child.wait().unwrap();

@@ -124,7 +124,8 @@ fn the_terminal_comes_back_when_we_are_told_to_end() {
 fn the_terminal_comes_back_when_the_machine_dies() {
     let rig = Rig::new();
     let mut terminal = Terminal::new();
-    let mut child = terminal.start(rig.command(&["run", "-it", "--", "sh", "-c", "echo started; sleep 60"]));
+    let mut child =
+        terminal.start(rig.command(&["run", "-it", "--", "sh", "-c", "echo started; exec sleep 60"]));
     terminal.read_until("started");
     let (machine, _) = rig
         .processes()

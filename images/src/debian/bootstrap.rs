@@ -14,7 +14,7 @@ use crate::progress::{Progress, Report, step};
 use crate::staging::create_private;
 use crate::tarball::{self, Whiteouts};
 use crate::tree::Tree;
-use crate::{Error, Result, Suite};
+use crate::{Error, Result, Selection};
 
 const TOOL: &str = "mmdebstrap";
 /// uidmap is what an ordinary user needs for the user namespace; root does without, but it is small.
@@ -39,11 +39,11 @@ const STEPS: [(&str, &str, f32); 6] = [
     ("I: creating tarball", "reading the root file system", 0.65),
 ];
 
-/// Fills `tree` with the root file system of `suite`, and the kernel's package in its own folder
+/// Fills `tree` with the root file system of `selection`, and the kernel's package in its own folder
 /// when `with_kernel`.
 pub(crate) fn bootstrap(
     tree: &mut Tree,
-    suite: &Suite,
+    selection: &Selection,
     with_kernel: bool,
     store: &Path,
     report: Report<'_>,
@@ -57,7 +57,7 @@ pub(crate) fn bootstrap(
     step(report, "starting mmdebstrap", 0.0);
     let log_path = store.join(LOG);
     let log = create_private(&log_path)?;
-    let mut child = match command(suite, with_kernel).spawn() {
+    let mut child = match command(selection, with_kernel).spawn() {
         Err(e) if e.kind() == ErrorKind::NotFound => {
             return Err(Error::MissingTool {
                 tool: TOOL,
@@ -81,7 +81,7 @@ pub(crate) fn bootstrap(
     std::fs::remove_file(&log_path).context("remove", &log_path)
 }
 
-fn command(suite: &Suite, with_kernel: bool) -> Command {
+fn command(selection: &Selection, with_kernel: bool) -> Command {
     let mut command = Command::new(TOOL);
     command.args([
         "--mode=auto",
@@ -91,14 +91,14 @@ fn command(suite: &Suite, with_kernel: bool) -> Command {
     ]);
     command.arg(format!(
         "--include={}",
-        package_names().collect::<Vec<_>>().join(",")
+        package_names(selection).collect::<Vec<_>>().join(",")
     ));
     command.args(dpkg_options().map(|option| format!("--dpkgopt={option}")));
     if with_kernel {
         command.arg(format!("--customize-hook={FETCH_KERNEL}"));
     }
     command.arg(format!("--customize-hook={CUSTOMIZE}"));
-    command.args([suite.as_str(), "-"]);
+    command.args([selection.suite.as_str(), "-"]);
     command
         .env("SOURCE_DATE_EPOCH", EPOCH.seconds.to_string())
         .env("LC_ALL", "C.UTF-8");

@@ -48,7 +48,11 @@ impl Fixture {
 
     fn staleness(&self, name: &str) -> Staleness {
         self.store
-            .staleness(&ImageName::parse(name).unwrap(), &self.path("agent"))
+            .staleness(&BuildRequest {
+                name: ImageName::parse(name).unwrap(),
+                agent: self.path("agent"),
+                ..BuildRequest::default()
+            })
             .unwrap()
     }
 }
@@ -186,13 +190,11 @@ fn an_image_built_by_another_recipe_is_stale() {
     let f = Fixture::new();
     let image = f.import("small");
     let mut manifest = image.manifest().clone();
-    manifest.source = Source::Debian {
-        suite: Suite::default(),
-    };
+    manifest.source = Source::Debian(Selection::default());
     manifest.recipe = Some(Digest::of(b"an older recipe"));
     manifest.write(image.directory()).unwrap();
     assert_eq!(f.staleness("small"), Staleness::RecipeChanged);
-    manifest.recipe = Some(debian::recipe(&Suite::default()));
+    manifest.recipe = Some(debian::recipe(&Selection::default()));
     manifest.write(image.directory()).unwrap();
     assert_eq!(f.staleness("small"), Staleness::Fresh);
 }

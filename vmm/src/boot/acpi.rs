@@ -7,8 +7,8 @@
 use acpi_tables::{
     Aml,
     aml::{
-        AddressSpace, AddressSpaceCacheable as Cacheable, Device, EISAName, IO as Io, Name, Package, ResourceTemplate,
-        ZERO,
+        AddressSpace, AddressSpaceCacheable as Cacheable, Device, EISAName, IO as Io, Name, Package,
+        ResourceTemplate, ZERO,
     },
     fadt::{FADTBuilder, Flags},
     gas::{AccessSize, AddressSpace as RegisterSpace, GAS},
@@ -40,7 +40,9 @@ const ALIGN: usize = 16;
 
 /// Everything from [`ACPI`] on, for a machine of `processors`.
 pub(super) fn tables(processors: u32) -> Vec<u8> {
-    let mut area = Area { bytes: vec![0; Rsdp::len().next_multiple_of(ALIGN)] };
+    let mut area = Area {
+        bytes: vec![0; Rsdp::len().next_multiple_of(ALIGN)],
+    };
     let dsdt = area.add(&dsdt());
     let fadt = area.add(&fadt(dsdt));
     let madt = area.add(&madt(processors));
@@ -73,14 +75,32 @@ impl Area {
 fn dsdt() -> Sdt {
     let mut body = Vec::new();
     Name::new("_S5_".into(), &Package::new(vec![&5u8, &0u8])).to_aml_bytes(&mut body);
-    let (buses, ports) = (AddressSpace::new_bus_number(0u16, 0u16), Io::new(0xcf8, 0xcf8, 1, 8));
-    let window =
-        AddressSpace::new_memory(Cacheable::NotCacheable, true, HOLE_START as u32, IO_APIC - 1, None);
-    let resources = Name::new("_CRS".into(), &ResourceTemplate::new(vec![&buses, &ports, &window]));
+    let (buses, ports) = (
+        AddressSpace::new_bus_number(0u16, 0u16),
+        Io::new(0xcf8, 0xcf8, 1, 8),
+    );
+    let window = AddressSpace::new_memory(
+        Cacheable::NotCacheable,
+        true,
+        HOLE_START as u32,
+        IO_APIC - 1,
+        None,
+    );
+    let resources = Name::new(
+        "_CRS".into(),
+        &ResourceTemplate::new(vec![&buses, &ports, &window]),
+    );
     let id = Name::new("_HID".into(), &EISAName::new("PNP0A03"));
     let number = Name::new("_UID".into(), &ZERO);
     Device::new("_SB_.PCI0".into(), vec![&id, &number, &resources]).to_aml_bytes(&mut body);
-    let mut table = Sdt::new(*b"DSDT", DSDT_HEADER_BYTES, DSDT_REVISION, OEM, OEM_TABLE, OEM_REVISION);
+    let mut table = Sdt::new(
+        *b"DSDT",
+        DSDT_HEADER_BYTES,
+        DSDT_REVISION,
+        OEM,
+        OEM_TABLE,
+        OEM_REVISION,
+    );
     table.append_slice(&body);
     table
 }

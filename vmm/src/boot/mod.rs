@@ -13,10 +13,10 @@ use std::{
 use linux_loader::{
     configurator::{BootConfigurator, BootParams, linux::LinuxBootConfigurator},
     loader::{
-        KernelLoader, KernelLoaderResult,
+        self, KernelLoader, KernelLoaderResult,
         bootparam::{boot_e820_entry, boot_params, setup_header},
         bzimage::BzImage,
-        elf::Elf,
+        elf::{self, Elf},
     },
 };
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
@@ -39,10 +39,12 @@ const BZIMAGE_ENTRY_64: u64 = 0x200;
 
 /// Fills `memory`; returns where the boot CPU starts.
 pub(crate) fn load(config: &MachineConfig, memory: &GuestMemoryMmap) -> Result<GuestAddress, BootError> {
-    let kernel = load_kernel(&config.kernel, memory)?;
+    let kernel = load_kernel(&config.kernel, memory, config.memory.mib())?;
     let low_end = config.memory.bytes().min(layout::HOLE_START);
     if kernel.result.kernel_end > low_end {
-        return Err(BootError::MemoryTooSmall { needs_mib: kernel.result.kernel_end.div_ceil(1 << 20) });
+        return Err(BootError::MemoryTooSmall {
+            needs_mib: kernel.result.kernel_end.div_ceil(1 << 20),
+        });
     }
     let initramfs = match &config.initramfs {
         Some(path) => load_initramfs(path, memory, kernel.result.kernel_end, low_end)?,
@@ -56,8 +58,11 @@ pub(crate) fn load(config: &MachineConfig, memory: &GuestMemoryMmap) -> Result<G
     write(memory, &[0], layout::COMMAND_LINE + text.len() as u64)?;
     write(memory, &acpi::tables(config.vcpus.count()), layout::ACPI)?;
     let params = parameters(&kernel, initramfs, config.memory.bytes(), text.len() as u32);
-    LinuxBootConfigurator::write_bootparams(&BootParams::new(&params, GuestAddress(layout::BOOT_PARAMS)), memory)
-        .map_err(BootError::Parameters)?;
+    LinuxBootConfigurator::write_bootparams(
+        &BootParams::new(&params, GuestAddress(layout::BOOT_PARAMS)),
+        memory,
+    )
+    .map_err(BootError::Parameters)?;
     Ok(kernel.entry)
 }
 
@@ -66,26 +71,44 @@ struct Kernel {
     result: KernelLoaderResult,
 }
 
-fn load_kernel(path: &Path, memory: &GuestMemoryMmap) -> Result<Kernel, BootError> {
-    let open = |source| BootError::Open { path: path.into(), source };
+fn load_kernel(path: &Path, memory: &GuestMemoryMmap, mib: u64) -> Result<Kernel, BootError> {
+    let open = |source| BootError::Open {
+        path: path.into(),
+        source,
+    };
     let mut file = File::open(path).map_err(open)?;
     if !file.metadata().map_err(open)?.is_file() {
         return Err(BootError::NotAKernel { path: path.into() });
     }
     let mut magic = [0; 4];
-    file.read_exact(&mut magic).map_err(|_| BootError::NotAKernel { path: path.into() })?;
+    file.read_exact(&mut magic)
+        .map_err(|_| BootError::NotAKernel { path: path.into() })?;
     file.seek(SeekFrom::Start(0)).map_err(open)?;
     let high = Some(GuestAddress(layout::HIGH_MEMORY));
-    let load = |source| BootError::Kernel { path: path.into(), source };
+    let load = |source| match source {
+        loader::Error::Elf(elf::Error::ReadKernelImage) => BootError::DoesNotFit {
+            path: path.into(),
+            mib,
+        },
+        source => BootError::Kernel {
+            path: path.into(),
+            source,
+        },
+    };
     if magic == ELF_MAGIC {
         let result = Elf::load(memory, None, &mut file, high).map_err(load)?;
-        Ok(Kernel { entry: result.kernel_load, result })
+        Ok(Kernel {
+            entry: result.kernel_load,
+            result,
+        })
     } else {
         let mut result = BzImage::load(memory, None, &mut file, high)
             .map_err(|_| BootError::NotAKernel { path: path.into() })?;
         let header = result.setup_header.unwrap_or_default();
         // It unpacks itself into the room from its preferred address on.
-        result.kernel_end = result.kernel_end.max(header.pref_address.saturating_add(header.init_size.into()));
+        result.kernel_end = result
+            .kernel_end
+            .max(header.pref_address.saturating_add(header.init_size.into()));
         let entry = GuestAddress(result.kernel_load.0.saturating_add(BZIMAGE_ENTRY_64));
         Ok(Kernel { entry, result })
     }
@@ -104,18 +127,32 @@ fn load_initramfs(
     kernel_end: u64,
     low_end: u64,
 ) -> Result<Initramfs, BootError> {
-    let open = |source| BootError::Open { path: path.into(), source };
+    let open = |source| BootError::Open {
+        path: path.into(),
+        source,
+    };
     let mut file = File::open(path).map_err(open)?;
     let len = file.metadata().map_err(open)?.len();
     let end = low_end.min(layout::INITRAMFS_MAX_END);
-    let address = end.checked_sub(len).map(|address| address / PAGE * PAGE).filter(|address| *address >= kernel_end);
+    let address = end
+        .checked_sub(len)
+        .map(|address| address / PAGE * PAGE)
+        .filter(|address| *address >= kernel_end);
     let Some(address) = address else {
-        return Err(BootError::MemoryTooSmall { needs_mib: (kernel_end.saturating_add(len)).div_ceil(1 << 20) + 1 });
+        return Err(BootError::MemoryTooSmall {
+            needs_mib: (kernel_end.saturating_add(len)).div_ceil(1 << 20) + 1,
+        });
     };
     memory
         .read_exact_volatile_from(GuestAddress(address), &mut file, len as usize)
-        .map_err(|source| BootError::Initramfs { path: path.into(), source })?;
-    Ok(Initramfs { address: address as u32, len: len as u32 })
+        .map_err(|source| BootError::Initramfs {
+            path: path.into(),
+            source,
+        })?;
+    Ok(Initramfs {
+        address: address as u32,
+        len: len as u32,
+    })
 }
 
 fn parameters(kernel: &Kernel, initramfs: Initramfs, memory: u64, command_line_len: u32) -> boot_params {
@@ -134,7 +171,11 @@ fn parameters(kernel: &Kernel, initramfs: Initramfs, memory: u64, command_line_l
         ..header
     };
     let map = memory_map(memory);
-    let mut params = boot_params { hdr, e820_entries: map.len() as u8, ..Default::default() };
+    let mut params = boot_params {
+        hdr,
+        e820_entries: map.len() as u8,
+        ..Default::default()
+    };
     for (entry, (addr, size, r#type)) in params.e820_table.iter_mut().zip(map) {
         *entry = boot_e820_entry { addr, size, r#type };
     }
@@ -156,7 +197,9 @@ fn memory_map(memory: u64) -> Vec<(u64, u64, u32)> {
 }
 
 fn write(memory: &GuestMemoryMmap, bytes: &[u8], address: u64) -> Result<(), BootError> {
-    memory.write_slice(bytes, GuestAddress(address)).map_err(BootError::Memory)
+    memory
+        .write_slice(bytes, GuestAddress(address))
+        .map_err(BootError::Memory)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -166,9 +209,17 @@ pub(crate) enum BootError {
     #[error("not a kernel (neither an x86_64 ELF nor a bzImage): {}", path.display())]
     NotAKernel { path: PathBuf },
     #[error("cannot load kernel {}", path.display())]
-    Kernel { path: PathBuf, source: linux_loader::loader::Error },
+    Kernel {
+        path: PathBuf,
+        source: linux_loader::loader::Error,
+    },
+    #[error("kernel is cut short, or needs more than {mib} MiB of memory: {}", path.display())]
+    DoesNotFit { path: PathBuf, mib: u64 },
     #[error("cannot read initial file system {}", path.display())]
-    Initramfs { path: PathBuf, source: vm_memory::GuestMemoryError },
+    Initramfs {
+        path: PathBuf,
+        source: vm_memory::GuestMemoryError,
+    },
     #[error("memory too small: kernel and initial file system need at least {needs_mib} MiB")]
     MemoryTooSmall { needs_mib: u64 },
     #[error("kernel command line of {len} bytes, at most {}", layout::COMMAND_LINE_MAX - 1)]

@@ -45,7 +45,10 @@ fn an_elf_kernel_is_loaded_where_it_says() {
 #[test]
 fn what_is_no_kernel_is_called_that() {
     for content in [&b""[..], b"ab", b"#!/bin/sh\necho no kernel\n", &[0; 4096]] {
-        assert!(matches!(attempt(content, 64), Err(BootError::NotAKernel { .. })), "{content:?}");
+        assert!(
+            matches!(attempt(content, 64), Err(BootError::NotAKernel { .. })),
+            "{content:?}"
+        );
     }
 }
 
@@ -60,13 +63,19 @@ fn a_kernel_cut_short_is_an_error() {
 #[test]
 fn a_kernel_larger_than_memory_says_how_much_it_needs() {
     let error = attempt(&elf(0x100_0000, b"\xf4", 100 << 20), 64).unwrap_err();
-    assert!(matches!(error, BootError::MemoryTooSmall { needs_mib: 116 }), "{error}");
+    assert!(
+        matches!(error, BootError::MemoryTooSmall { needs_mib: 116 }),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_kernel_that_wants_to_lie_elsewhere_is_refused() {
     for address in [0, 0x9000, 0xfee0_0000, u64::MAX - 4096] {
-        assert!(attempt(&elf(address, b"\xf4", 0x1000), 64).is_err(), "{address:#x}");
+        assert!(
+            attempt(&elf(address, b"\xf4", 0x1000), 64).is_err(),
+            "{address:#x}"
+        );
     }
 }
 

@@ -21,7 +21,11 @@ pub(crate) fn supported(kvm: &Kvm) -> Result<CpuId, kvm_ioctls::Error> {
 
 /// Turns what KVM supports into what virtual CPU `index` of `count` is.
 pub(crate) fn describe(ids: &mut CpuId, index: u32, count: u32) {
-    let topology = Topology { index, count, bits: u32::BITS - (count - 1).leading_zeros() };
+    let topology = Topology {
+        index,
+        count,
+        bits: u32::BITS - (count - 1).leading_zeros(),
+    };
     for entry in ids.as_mut_slice() {
         topology.apply(entry);
     }
@@ -104,7 +108,11 @@ mod tests {
     use super::*;
 
     fn described(function: u32, leaf: u32, index: u32, count: u32) -> kvm_cpuid_entry2 {
-        let entry = kvm_cpuid_entry2 { function, index: leaf, ..Default::default() };
+        let entry = kvm_cpuid_entry2 {
+            function,
+            index: leaf,
+            ..Default::default()
+        };
         let mut ids = CpuId::from_entries(&[entry]).unwrap();
         describe(&mut ids, index, count);
         ids.as_slice()[0]

@@ -19,7 +19,10 @@ pub(crate) fn prepare(
 ) -> Result<(), CpuError> {
     let mut ids = supported.clone();
     cpuid::describe(&mut ids, index, count);
-    vcpu.set_cpuid2(&ids).map_err(|source| CpuError { act: "set CPUID", source })?;
+    vcpu.set_cpuid2(&ids).map_err(|source| CpuError {
+        act: "set CPUID",
+        source,
+    })?;
     registers::set_msrs(vcpu)?;
     registers::set_fpu(vcpu)?;
     registers::set_local_interrupts(vcpu)?;

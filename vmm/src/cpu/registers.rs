@@ -48,10 +48,16 @@ pub(crate) fn write_page_tables(memory: &GuestMemoryMmap) -> Result<(), GuestMem
     memory.write_obj(layout::PDPT | PAGE_PRESENT_WRITABLE, GuestAddress(layout::PML4))?;
     for directory in 0..DIRECTORIES {
         let table = layout::PAGE_DIRECTORIES + 4096 * directory;
-        memory.write_obj(table | PAGE_PRESENT_WRITABLE, GuestAddress(layout::PDPT + 8 * directory))?;
+        memory.write_obj(
+            table | PAGE_PRESENT_WRITABLE,
+            GuestAddress(layout::PDPT + 8 * directory),
+        )?;
         for entry in 0..ENTRIES {
             let page = (directory * ENTRIES + entry) * LARGE_PAGE;
-            memory.write_obj(page | PAGE_PRESENT_WRITABLE | PAGE_LARGE, GuestAddress(table + 8 * entry))?;
+            memory.write_obj(
+                page | PAGE_PRESENT_WRITABLE | PAGE_LARGE,
+                GuestAddress(table + 8 * entry),
+            )?;
         }
     }
     Ok(())
@@ -62,16 +68,21 @@ pub(super) fn set_boot_state(vcpu: &VcpuFd, entry: GuestAddress) -> Result<(), C
     special.gdt.base = layout::GDT;
     special.gdt.limit = (GDT_ENTRIES.len() * 8 - 1) as u16;
     special.cs = code_segment();
-    for segment in
-        [&mut special.ds, &mut special.es, &mut special.fs, &mut special.gs, &mut special.ss]
-    {
+    for segment in [
+        &mut special.ds,
+        &mut special.es,
+        &mut special.fs,
+        &mut special.gs,
+        &mut special.ss,
+    ] {
         *segment = data_segment();
     }
     special.cr0 = CR0_PE | CR0_ET | CR0_PG;
     special.cr3 = layout::PML4;
     special.cr4 = CR4_PAE;
     special.efer = EFER_LME | EFER_LMA;
-    vcpu.set_sregs(&special).map_err(CpuError::new("set the registers"))?;
+    vcpu.set_sregs(&special)
+        .map_err(CpuError::new("set the registers"))?;
     let general = kvm_regs {
         rflags: FLAGS_RESERVED,
         rip: entry.0,
@@ -79,23 +90,49 @@ pub(super) fn set_boot_state(vcpu: &VcpuFd, entry: GuestAddress) -> Result<(), C
         rsp: layout::BOOT_PARAMS,
         ..Default::default()
     };
-    vcpu.set_regs(&general).map_err(CpuError::new("set the registers"))
+    vcpu.set_regs(&general)
+        .map_err(CpuError::new("set the registers"))
 }
 
 fn code_segment() -> kvm_segment {
-    kvm_segment { selector: CODE, type_: 0xb, l: 1, db: 0, ..data_segment() }
+    kvm_segment {
+        selector: CODE,
+        type_: 0xb,
+        l: 1,
+        db: 0,
+        ..data_segment()
+    }
 }
 
 fn data_segment() -> kvm_segment {
-    kvm_segment { base: 0, limit: 0xf_ffff, selector: DATA, type_: 0x3, present: 1, db: 1, s: 1, g: 1, ..Default::default() }
+    kvm_segment {
+        base: 0,
+        limit: 0xf_ffff,
+        selector: DATA,
+        type_: 0x3,
+        present: 1,
+        db: 1,
+        s: 1,
+        g: 1,
+        ..Default::default()
+    }
 }
 
 pub(super) fn set_msrs(vcpu: &VcpuFd) -> Result<(), CpuError> {
-    let entry = |index, data| kvm_msr_entry { index, data, ..Default::default() };
-    let entries = [entry(MSR_MISC_ENABLE, MISC_FAST_STRINGS), entry(MSR_MTRR_DEFAULT, MTRR_WRITE_BACK)];
+    let entry = |index, data| kvm_msr_entry {
+        index,
+        data,
+        ..Default::default()
+    };
+    let entries = [
+        entry(MSR_MISC_ENABLE, MISC_FAST_STRINGS),
+        entry(MSR_MTRR_DEFAULT, MTRR_WRITE_BACK),
+    ];
     for entry in entries {
-        let msrs = Msrs::from_entries(&[entry])
-            .map_err(|_| CpuError { act: "set an MSR", source: kvm_ioctls::Error::new(libc::EINVAL) })?;
+        let msrs = Msrs::from_entries(&[entry]).map_err(|_| CpuError {
+            act: "set an MSR",
+            source: kvm_ioctls::Error::new(libc::EINVAL),
+        })?;
         // A processor without one of these needs no setting for it.
         vcpu.set_msrs(&msrs).map_err(CpuError::new("set an MSR"))?;
     }
@@ -103,7 +140,11 @@ pub(super) fn set_msrs(vcpu: &VcpuFd) -> Result<(), CpuError> {
 }
 
 pub(super) fn set_fpu(vcpu: &VcpuFd) -> Result<(), CpuError> {
-    let fpu = kvm_fpu { fcw: FPU_CONTROL, mxcsr: SSE_CONTROL, ..Default::default() };
+    let fpu = kvm_fpu {
+        fcw: FPU_CONTROL,
+        mxcsr: SSE_CONTROL,
+        ..Default::default()
+    };
     vcpu.set_fpu(&fpu).map_err(CpuError::new("set the FPU"))
 }
 

@@ -33,7 +33,7 @@ impl Mux {
         for pair in due {
             match self.connections.get(&pair).map(Connection::state) {
                 Some(State::Dialing) => refusals.extend(self.redial(pair, &mut busy, now)),
-                Some(_) => self.give_up_if_late(pair, now),
+                Some(_) => self.expire_if_late(pair, now),
                 None => {}
             }
         }
@@ -59,19 +59,19 @@ impl Mux {
                 None
             }
             Dialled::Busy => {
-                self.with(pair, now, |connection| connection.guest_gone(true, now));
+                self.with(pair, now, |connection| connection.expire(now));
                 Some(dial_refusal(pair, &std::io::ErrorKind::TimedOut.into()))
             }
             Dialled::Failed(error) => {
-                self.with(pair, now, |connection| connection.guest_gone(true, now));
+                self.with(pair, now, |connection| connection.expire(now));
                 Some(dial_refusal(pair, &error))
             }
         }
     }
 
-    fn give_up_if_late(&mut self, pair: Pair, now: Instant) {
+    fn expire_if_late(&mut self, pair: Pair, now: Instant) {
         if self.is_late(pair, now) {
-            self.with(pair, now, |connection| connection.guest_gone(true, now));
+            self.with(pair, now, |connection| connection.expire(now));
         } else {
             let deadline = self.connections.get(&pair).and_then(Connection::deadline);
             self.wake_by(deadline);

@@ -1,6 +1,8 @@
 use super::*;
 use crate::dial::ConfigError;
-use crate::limits::{DIAL_RETRY, DIAL_TIMEOUT, MAX_READ, NARROW_WINDOW, WIDE_CONNECTIONS, WIDE_WINDOW};
+use crate::limits::{
+    CREDIT_PATIENCE, DIAL_RETRY, DIAL_TIMEOUT, MAX_READ, NARROW_WINDOW, WIDE_CONNECTIONS, WIDE_WINDOW,
+};
 
 #[test]
 fn a_connection_to_a_listed_port_reaches_its_listener() {
@@ -52,10 +54,41 @@ fn a_guest_without_room_is_sent_nothing_and_costs_nothing() {
     host.write_all(b"abcdefgh").unwrap();
     assert_eq!(bench.pull(7), b"abcd");
     assert_eq!(bench.interest(7), None);
-    assert_eq!(bench.ops(), [CREDIT_REQUEST]);
     bench.credit(7, 4, 3).unwrap();
     assert_eq!(bench.mux.next_in_line(), Some(pair(7)));
     assert_eq!(bench.pull(7), b"efg");
+}
+
+#[test]
+fn a_guest_that_takes_no_more_and_keeps_quiet_is_asked_once() {
+    let mut bench = Bench::new();
+    let mut host = bench.dial(7);
+    bench.credit(7, 4, 0).unwrap();
+    host.write_all(b"abcdefgh").unwrap();
+    assert_eq!(bench.pull(7), b"abcd");
+    assert!(bench.ops().is_empty());
+    bench.later(CREDIT_PATIENCE);
+    assert_eq!(bench.ops(), [CREDIT_REQUEST]);
+    bench.later(CREDIT_PATIENCE);
+    assert!(bench.ops().is_empty());
+    assert_eq!(bench.mux.connections(), 1);
+}
+
+#[test]
+fn a_guest_with_a_small_window_of_its_own_hears_of_its_credit_in_time() {
+    let mut bench = Bench::new();
+    let _host = bench.dial(7);
+    bench.credit(7, 1000, 0).unwrap();
+    let header = Header {
+        buf_alloc: 1000,
+        len: 1000,
+        ..bench.header(7, DATA)
+    };
+    let Ok(Received::Data { pair, len }) = bench.give(header) else {
+        panic!("not taken");
+    };
+    bench.mux.write(pair, &Plain(&vec![0; len]), bench.now);
+    assert_eq!(bench.ops(), [CREDIT_UPDATE]);
 }
 
 #[test]
