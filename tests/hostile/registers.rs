@@ -15,6 +15,7 @@ use crate::{
 };
 
 const WIDTHS: [u64; 4] = [1, 2, 4, 8];
+const FAILURES: usize = 600;
 const ODD_ACCESSES: usize = 800;
 
 pub(crate) fn attack(kit: &mut Kit) -> anyhow::Result<usize> {
@@ -30,6 +31,7 @@ pub(crate) fn attack(kit: &mut Kit) -> anyhow::Result<usize> {
         device.must_work(&kit.arena)?;
     }
     let rng = Device::take(Kind::Rng, 0)?;
+    attacks += fail_again_and_again(&rng);
     attacks += change_what_is_frozen(&rng, kit)?;
     rng.must_work(&kit.arena)?;
     Ok(attacks)
@@ -52,6 +54,16 @@ fn status_nonsense(device: &Device, dice: &mut Dice) -> usize {
     device.set_status(15);
     device.reset();
     256 + 7
+}
+
+/// Each time there is something to log.
+fn fail_again_and_again(device: &Device) -> usize {
+    for _ in 0..FAILURES {
+        device.reset();
+        device.negotiate(VERSION_1);
+        device.set_status(15);
+    }
+    FAILURES
 }
 
 /// None of these may make the device start, or touch anything.
