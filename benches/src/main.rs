@@ -67,7 +67,11 @@ fn dial() -> io::Result<VsockStream> {
             return Ok(stream);
         }
         // The transport announces itself to nobody; it is there within milliseconds of init.
-        thread::sleep(Duration::from_millis(if Path::new("/dev/vsock").exists() { 1 } else { 5 }));
+        thread::sleep(Duration::from_millis(if Path::new("/dev/vsock").exists() {
+            1
+        } else {
+            5
+        }));
     }
     Err(io::Error::other("the host does not answer"))
 }

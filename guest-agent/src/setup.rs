@@ -1,4 +1,4 @@
-//! Becoming the session the host names: host name, clock, home.
+//! Becoming the session the host names: host name, clock, identity, home.
 
 use std::{
     fs, io,
@@ -33,6 +33,9 @@ pub(crate) fn become_session(root: &Path, machine: &dyn Machine, setup: Setup) -
     }
     if let Err(error) = name_in_etc(root, &name) {
         log::warn(format_args!("cannot write the host name to /etc: {error}"));
+    }
+    if let Err(error) = identify(root) {
+        log::warn(format_args!("cannot write the machine's id to /etc: {error}"));
     }
     let home = root.join("sessions").join(&name);
     make_home(&home).map_err(|source| Error::Prepare {
@@ -107,9 +110,34 @@ fn name_in_etc(root: &Path, name: &str) -> io::Result<()> {
     fs::write(path, hosts)
 }
 
+/// Tells this machine from all others. An image holds an empty file for it; an id that is there stays.
+fn identify(root: &Path) -> io::Result<()> {
+    let path = root.join("etc/machine-id");
+    if read_small_file(&path).is_none_or(|id| !id.trim_ascii().is_empty()) {
+        return Ok(());
+    }
+    let id = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
+    fs::write(path, id.replace('-', ""))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_machine_id_is_filled_once() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("etc/machine-id");
+        fs::create_dir(root.path().join("etc")).unwrap();
+        identify(root.path()).unwrap();
+        assert!(!path.exists());
+        fs::write(&path, "").unwrap();
+        identify(root.path()).unwrap();
+        let id = fs::read_to_string(&path).unwrap();
+        assert!(id.trim_end().len() == 32 && id.trim_end().bytes().all(|byte| byte.is_ascii_hexdigit()));
+        identify(root.path()).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), id);
+    }
 
     #[test]
     fn only_a_host_name_names_a_session() {

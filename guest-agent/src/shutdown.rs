@@ -1,6 +1,6 @@
 //! Going down in order: processes asked, then killed; disks made whole; the machine reset.
 //!
-//! The machine has no power button to press: a reset is how it ends, and the VMM sees it as the end.
+//! A reset is how it ends, and the VMM sees it as the end: unlike switching off it needs no ACPI in the kernel.
 
 use std::{
     os::fd::{AsRawFd, OwnedFd},

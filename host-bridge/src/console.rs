@@ -26,6 +26,13 @@ pub fn safe(text: &[u8]) -> String {
     safe
 }
 
+/// Text of ours that quotes what a guest or an archive named: as [`safe`], and as long as it is.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    text.chars().for_each(|c| push_safe(&mut line, c));
+    line
+}
+
 fn push_safe(safe: &mut String, c: char) {
     match c {
         '\t' => safe.push(' '),
@@ -97,6 +104,16 @@ mod tests {
         assert_eq!(safe("\u{9b}31m".as_bytes()), "\\u{9b}31m");
         assert!(safe(&[b'a'; 10_000]).len() < MAX_LINE + 10);
         assert_eq!(safe(b"\xff"), "\u{fffd}");
+    }
+
+    #[test]
+    fn an_error_about_a_file_the_guest_named_cannot_move_the_cursor_either() {
+        let error = crate::Error::Copy {
+            what: "file is there",
+            path: format!("{}/\x1b]52;c;eA==\x07\nx", "d".repeat(500)).into(),
+        };
+        let line = error.line();
+        assert!(line.ends_with("/\\u{1b}]52;c;eA==\\u{7}\\nx"), "{line}");
     }
 
     #[test]

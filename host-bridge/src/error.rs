@@ -235,7 +235,8 @@ impl Error {
         Some(hint.to_owned())
     }
 
-    /// The whole error on one line: what failed, and each cause behind it.
+    /// The whole error on one line: what failed, and each cause behind it. A path in it may have a name that a
+    /// guest or an archive chose.
     pub fn line(&self) -> String {
         let mut line = self.to_string();
         let mut cause = std::error::Error::source(self);
@@ -244,7 +245,7 @@ impl Error {
             line.push_str(&error.to_string());
             cause = error.source();
         }
-        line
+        console::one_line(&line)
     }
 }
 

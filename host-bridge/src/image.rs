@@ -10,7 +10,8 @@ use crate::{Paths, Result};
 /// The guest agent's program, which lies beside ours and is packed into every image.
 pub(crate) const AGENT_PROGRAM: &str = "coffer-agent";
 
-/// The parts of an image the machine is given, after their hashes were checked.
+/// The parts of an image the machine is given, after their hashes were checked. By path: an image built anew under
+/// the same name while this one starts is opened in its place.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BootImage {
     pub name: String,

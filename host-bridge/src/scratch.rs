@@ -32,11 +32,13 @@ const COPY_CHUNK: usize = 1 << 20;
 /// Makes the scratch disk of a session at `to`, where nothing is yet.
 pub fn make(cache: &Path, size: DiskSize, to: &Path) -> Result<()> {
     let template = template(cache, size)?;
-    let copy = create_new(to).context("disk of the sandbox cannot be made", to)?;
-    let copied = copy_extents(&template, &copy);
+    // A process killed half-way leaves a file of this name and never half a disk to boot from.
+    let partial = to.with_extension("partial");
+    let _ = std::fs::remove_file(&partial);
+    let copy = create_new(&partial).context("disk of the sandbox cannot be made", to)?;
+    let copied = copy_extents(&template, &copy).and_then(|()| std::fs::rename(&partial, to));
     copied.map_err(|source| {
-        // Half a disk is worth nothing to anybody.
-        let _ = std::fs::remove_file(to);
+        let _ = std::fs::remove_file(&partial);
         copy_error(source, to)
     })
 }

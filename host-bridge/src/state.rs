@@ -281,7 +281,10 @@ fn remove(paths: &Paths, name: &SessionName) -> Result<()> {
 /// Two state directories may share a runtime directory, so the sockets are locked for themselves. What a
 /// dead session left in there is cleared.
 fn own_sockets(name: &SessionName, sockets: &Path) -> Result<OwnedFd> {
-    make_owned(sockets)?;
+    // The directory above too: who owns that could put another in this one's place.
+    for directory in sockets.parent().into_iter().chain([sockets]) {
+        make_owned(directory)?;
+    }
     let act = "directory of the session's sockets cannot be used";
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let lock = rustix::fs::open(sockets, flags, Mode::empty()).context(act, sockets)?;

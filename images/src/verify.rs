@@ -21,8 +21,8 @@ use crate::{Digest, Error, Image, Part, Result};
 const STAMP: &str = "verified.json";
 const STAMP_FORMAT: u32 = 1;
 
-/// The parts of a verified image, held open: whatever happens to the store meanwhile, these are the
-/// files that were checked.
+/// The parts of a verified image, held open: whatever happens to the store meanwhile, `file` is what
+/// was checked. Whoever hands on `path` instead trusts the store not to change before it is opened again.
 #[derive(Debug)]
 pub struct BootParts {
     pub kernel: OpenPart,

@@ -68,13 +68,18 @@ impl Host {
     pub fn up(&self, name: &str, options: &[&str]) -> Session {
         let words = ["up", name].into_iter().chain(options.iter().copied());
         self.coffer(words).end().says(name);
-        Session { host: self.clone(), name: name.to_owned() }
+        Session {
+            host: self.clone(),
+            name: name.to_owned(),
+        }
     }
 }
 
 fn binaries() -> PathBuf {
     let directory = std::env::var_os("COFFER_BINARIES");
-    directory.expect("COFFER_BINARIES names no directory: scripts/test lab sets it").into()
+    directory
+        .expect("COFFER_BINARIES names no directory: scripts/test lab sets it")
+        .into()
 }
 
 #[derive(Debug)]
@@ -116,14 +121,18 @@ impl Session {
     pub fn inspect(&self, field: &str) -> String {
         let said = self.host.coffer(["inspect", self.name()]).end().code(0);
         let start = format!("{field}: ");
-        let found = said.text().lines().find_map(|line| line.strip_prefix(&start).map(str::to_owned));
+        let found = said
+            .text()
+            .lines()
+            .find_map(|line| line.strip_prefix(&start).map(str::to_owned));
         found.unwrap_or_else(|| panic!("no {field}\n{said}"))
     }
 
     #[track_caller]
     pub fn number(&self, field: &str) -> u64 {
         let text = self.inspect(field);
-        text.parse().unwrap_or_else(|_| panic!("{field} is no number: {text}"))
+        text.parse()
+            .unwrap_or_else(|_| panic!("{field} is no number: {text}"))
     }
 }
 
@@ -146,8 +155,15 @@ impl Drop for Directories {
             }
         }
         for place in ["state/cofferdam/sessions", "run/cofferdam"] {
-            let entries = fs::read_dir(self.root.path().join(place)).into_iter().flatten().flatten();
-            left.extend(entries.map(|entry| entry.path().display().to_string()).filter(|path| !path.ends_with("/.lock")));
+            let entries = fs::read_dir(self.root.path().join(place))
+                .into_iter()
+                .flatten()
+                .flatten();
+            left.extend(
+                entries
+                    .map(|entry| entry.path().display().to_string())
+                    .filter(|path| !path.ends_with("/.lock")),
+            );
         }
         assert!(left.is_empty() || thread::panicking(), "left behind: {left:?}");
     }
@@ -161,9 +177,18 @@ fn processes_with(root: &Path) -> Vec<(String, OwnedFd)> {
         let handle = pidfd_open(Pid::from_raw(id)?, PidfdFlags::empty()).ok()?;
         let environment = fs::read(format!("/proc/{id}/environ")).ok()?;
         let root = root.as_os_str().as_bytes();
-        environment.windows(root.len()).any(|window| window == root).then_some(())?;
+        environment
+            .windows(root.len())
+            .any(|window| window == root)
+            .then_some(())?;
         let words = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-        Some((format!("process {id}: {}", String::from_utf8_lossy(&words).replace('\0', " ")), handle))
+        Some((
+            format!(
+                "process {id}: {}",
+                String::from_utf8_lossy(&words).replace('\0', " ")
+            ),
+            handle,
+        ))
     });
     found.collect()
 }

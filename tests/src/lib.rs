@@ -14,7 +14,7 @@ mod host;
 mod run;
 mod terminal;
 
-pub use cases::run_cases;
+pub use cases::{Case, run_cases};
 pub use host::{Host, Session};
 pub use run::{Ended, Run, Running, wait_until};
 pub use terminal::Terminal;

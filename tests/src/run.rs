@@ -38,7 +38,12 @@ enum Input {
 impl Run {
     pub fn new(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         let words = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
-        Run { words, env: Vec::new(), input: Input::None, deadline: DEADLINE }
+        Run {
+            words,
+            env: Vec::new(),
+            input: Input::None,
+            deadline: DEADLINE,
+        }
     }
 
     /// Has another program start this one.
@@ -48,7 +53,8 @@ impl Run {
     }
 
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
-        self.env.push((key.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.env
+            .push((key.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -77,7 +83,11 @@ impl Run {
 
     #[track_caller]
     pub fn start(self) -> Running {
-        let stdin = if matches!(self.input, Input::None) { Stdio::null() } else { Stdio::piped() };
+        let stdin = if matches!(self.input, Input::None) {
+            Stdio::null()
+        } else {
+            Stdio::piped()
+        };
         let mut command = self.command();
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{self}: {error}"));
@@ -89,12 +99,22 @@ impl Run {
             // A command that does not read all of it has its reasons.
             thread::spawn(move || pipe.write_all(&bytes));
         }
-        Running { process: Process::of(child), stdin, stdout, stderr, words, deadline, start: Instant::now() }
+        Running {
+            process: Process::of(child),
+            stdin,
+            stdout,
+            stderr,
+            words,
+            deadline,
+            start: Instant::now(),
+        }
     }
 
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.words[0]);
-        command.args(&self.words[1..]).envs(self.env.iter().map(|(key, value)| (key, value)));
+        command
+            .args(&self.words[1..])
+            .envs(self.env.iter().map(|(key, value)| (key, value)));
         command
     }
 }
@@ -116,7 +136,10 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn of(child: Child) -> Self {
         let pid = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
-        Process { child, handle: pidfd_open(pid, PidfdFlags::empty()).unwrap() }
+        Process {
+            child,
+            handle: pidfd_open(pid, PidfdFlags::empty()).unwrap(),
+        }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -230,9 +253,15 @@ impl Running {
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
         let holds = |captured: &Captured| contains(&captured.bytes, text.as_bytes());
-        self.stdout.wait(self.deadline, |captured| captured.ended || holds(captured));
+        self.stdout
+            .wait(self.deadline, |captured| captured.ended || holds(captured));
         let said = self.stdout.text();
-        assert!(said.contains(text), "{}: {text:?} never came: {said:?} {:?}", self.words, self.stderr.text());
+        assert!(
+            said.contains(text),
+            "{}: {text:?} never came: {said:?} {:?}",
+            self.words,
+            self.stderr.text()
+        );
     }
 
     /// What is on standard output by now.
@@ -243,12 +272,20 @@ impl Running {
     #[track_caller]
     pub fn end(mut self) -> Ended {
         let code = self.process.code(self.deadline);
-        let closed = [&self.stdout, &self.stderr].iter().all(|stream| stream.wait(self.deadline, |s| s.ended));
+        let closed = [&self.stdout, &self.stderr]
+            .iter()
+            .all(|stream| stream.wait(self.deadline, |s| s.ended));
         let (out, err) = (self.stdout.text(), self.stderr.text());
         let Some(code) = code.filter(|_| closed) else {
             panic!("{}: not ended in time: {:?} {err:?}", self.words, cut(&out));
         };
-        Ended { code, stdout: self.stdout.take(), stderr: err, words: self.words.clone(), took: self.start.elapsed() }
+        Ended {
+            code,
+            stdout: self.stdout.take(),
+            stderr: err,
+            words: self.words.clone(),
+            took: self.start.elapsed(),
+        }
     }
 }
 
@@ -285,7 +322,11 @@ impl Ended {
     #[track_caller]
     pub fn complains(self, code: i32, what: &str, hint: &str) -> Self {
         let ended = self.code(code);
-        let lines: Vec<&str> = ended.stderr.lines().filter(|line| !line.starts_with("  | ")).collect();
+        let lines: Vec<&str> = ended
+            .stderr
+            .lines()
+            .filter(|line| !line.starts_with("  | "))
+            .collect();
         let good = match lines[..] {
             [error] => error.starts_with("coffer: ") && error.contains(what) && hint.is_empty(),
             [error, second] => {
@@ -294,7 +335,10 @@ impl Ended {
             }
             _ => false,
         };
-        assert!(good, "expected one error with {what:?}, one hint with {hint:?}\n{ended}");
+        assert!(
+            good,
+            "expected one error with {what:?}, one hint with {hint:?}\n{ended}"
+        );
         ended
     }
 
@@ -305,15 +349,27 @@ impl Ended {
     }
 
     pub fn number(&self) -> u64 {
-        self.text().trim().parse().unwrap_or_else(|_| panic!("no number\n{self}"))
+        self.text()
+            .trim()
+            .parse()
+            .unwrap_or_else(|_| panic!("no number\n{self}"))
     }
 }
 
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ended { code, stderr, words, took, .. } = self;
+        let Ended {
+            code,
+            stderr,
+            words,
+            took,
+            ..
+        } = self;
         let stdout = cut(&self.text()).to_owned();
-        write!(f, "{words}\nended with {code} after {took:.1?}\nstdout: {stdout}\nstderr: {stderr}")
+        write!(
+            f,
+            "{words}\nended with {code} after {took:.1?}\nstdout: {stdout}\nstderr: {stderr}"
+        )
     }
 }
 

@@ -47,8 +47,19 @@ impl Terminal {
         let end = || Stdio::from(OwnedFd::from(theirs.try_clone().unwrap()));
         resize(&ours, rows, columns);
         let mut command = run.under(["setsid", "--ctty"]).command();
-        let child = command.env("TERM", "dumb").stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        Terminal { ours: ours.into(), theirs, process: Process::of(child), seen: Vec::new() }
+        let child = command
+            .env("TERM", "dumb")
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .unwrap();
+        Terminal {
+            ours: ours.into(),
+            theirs,
+            process: Process::of(child),
+            seen: Vec::new(),
+        }
     }
 
     pub fn keys(&mut self, text: &str) {
@@ -97,12 +108,18 @@ impl Terminal {
     #[track_caller]
     pub fn end(mut self) -> (i32, bool) {
         let code = self.process.code(Instant::now() + DEADLINE);
-        let code = code.unwrap_or_else(|| panic!("not ended in time: {:?}", String::from_utf8_lossy(&self.seen)));
+        let code =
+            code.unwrap_or_else(|| panic!("not ended in time: {:?}", String::from_utf8_lossy(&self.seen)));
         (code, self.is_raw())
     }
 }
 
 fn resize(terminal: impl AsFd, rows: u16, columns: u16) {
-    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     tcsetwinsize(terminal, size).unwrap();
 }

@@ -1,5 +1,9 @@
 //! What is wrong is said: one line, what to do about it, and the right exit code.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
 
 use std::{
     ffi::OsStr,
@@ -29,16 +33,27 @@ fn a_machine_nobody_can_make(host: &Host) {
 
 fn a_command_line_that_makes_no_sense(host: &Host) {
     host.coffer(["run"]).end().complains(2, "<CMD>", "coffer run");
-    host.coffer(["no-such-thing"]).end().complains(2, "no-such-thing", "coffer");
-    host.coffer(["run", "-t", "--", "true"]).end().complains(2, "terminal", "-t");
+    host.coffer(["no-such-thing"])
+        .end()
+        .complains(2, "no-such-thing", "coffer");
+    host.coffer(["run", "-t", "--", "true"])
+        .end()
+        .complains(2, "terminal", "-t");
 }
 
 fn an_image_that_is_not_there(host: &Host) {
     let missing = ["run", "--image", "nowhere", "--", "true"];
-    host.coffer(missing).end().complains(125, "no image named nowhere", "coffer image build");
+    host.coffer(missing)
+        .end()
+        .complains(125, "no image named nowhere", "coffer image build");
     let empty = host.root().join("empty");
-    host.coffer(["run", "--", "true"]).env("XDG_DATA_HOME", empty).end().complains(125, "default", "coffer image build");
-    host.coffer(["image", "rm", "nowhere"]).end().complains(125, "nowhere", "coffer image ls");
+    host.coffer(["run", "--", "true"])
+        .env("XDG_DATA_HOME", empty)
+        .end()
+        .complains(125, "default", "coffer image build");
+    host.coffer(["image", "rm", "nowhere"])
+        .end()
+        .complains(125, "nowhere", "coffer image ls");
 }
 
 /// A host with a store of its own, and in it an image that is as small as one can be.
@@ -64,7 +79,10 @@ impl Store {
 #[test]
 fn images() {
     let host = Host::new();
-    let store = Store { data: host.root().join("data"), host };
+    let store = Store {
+        data: host.root().join("data"),
+        host,
+    };
     cases!(store;
         a_directory_becomes_an_image_that_runs,
         what_is_no_kernel_becomes_no_image,
@@ -75,7 +93,10 @@ fn images() {
 }
 
 fn kernel() -> PathBuf {
-    host_bridge::Paths::from_environment().unwrap().images().join("small/vmlinux")
+    host_bridge::Paths::from_environment()
+        .unwrap()
+        .images()
+        .join("small/vmlinux")
 }
 
 fn root_with_one_program(host: &Host) -> PathBuf {
@@ -100,30 +121,52 @@ fn a_directory_becomes_an_image_that_runs(store: &Store) {
 }
 
 fn what_is_no_kernel_becomes_no_image(store: &Store) {
-    import(store, Path::new("/etc/passwd")).end().complains(125, "/etc/passwd is not a kernel", "vmlinux or a bzImage");
+    import(store, Path::new("/etc/passwd")).end().complains(
+        125,
+        "/etc/passwd is not a kernel",
+        "vmlinux or a bzImage",
+    );
 }
 
 fn a_changed_byte_is_found(store: &Store) {
     let path = store.part("rootfs.erofs");
-    let mut file = fs::OpenOptions::new().write(true).open(open_to_us(&path)).unwrap();
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .open(open_to_us(&path))
+        .unwrap();
     file.seek(SeekFrom::Start(5000)).unwrap();
     file.write_all(b"!").unwrap();
-    store.run().end().complains(125, "image tiny is corrupt: rootfs.erofs", "make it again");
+    store
+        .run()
+        .end()
+        .complains(125, "image tiny is corrupt: rootfs.erofs", "make it again");
 }
 
 fn a_missing_end_is_found(store: &Store) {
     let path = store.part("vmlinux");
-    let file = fs::OpenOptions::new().write(true).open(open_to_us(&path)).unwrap();
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(open_to_us(&path))
+        .unwrap();
     file.set_len(4096).unwrap();
-    store.run().end().complains(125, "vmlinux has 4096 bytes", "make it again");
+    store
+        .run()
+        .end()
+        .complains(125, "vmlinux has 4096 bytes", "make it again");
 }
 
 fn a_manifest_from_another_time_is_refused(store: &Store) {
     let path = store.part("manifest.json");
     fs::write(open_to_us(&path), "{\"format\": 99}").unwrap();
-    store.run().end().complains(125, "99", "build or import the image again");
+    store
+        .run()
+        .end()
+        .complains(125, "99", "build or import the image again");
     fs::write(&path, "no manifest").unwrap();
-    store.run().end().complains(125, "manifest.json does not parse", "");
+    store
+        .run()
+        .end()
+        .complains(125, "manifest.json does not parse", "");
 }
 
 fn open_to_us(path: &Path) -> &Path {
@@ -144,9 +187,24 @@ fn the_host() {
 
 /// In a mount namespace of its own, where also an ordinary user may mount.
 fn a_full_disk(host: &Host) {
-    let mount = format!("mount -t tmpfs -o size=1M none {} && exec \"$@\"", host.root().join("state").display());
-    let inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", &mount, "sh"];
-    host.coffer(["run", "--", "true"]).under(inside).end().complains(125, "no space left", "XDG_STATE_HOME");
+    let mount = format!(
+        "mount -t tmpfs -o size=1M none {} && exec \"$@\"",
+        host.root().join("state").display()
+    );
+    let inside = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        &mount,
+        "sh",
+    ];
+    host.coffer(["run", "--", "true"])
+        .under(inside)
+        .end()
+        .complains(125, "no space left", "XDG_STATE_HOME");
 }
 
 /// Without a mapping of users nobody is root, so that this is also tried where the tests run as root.
@@ -154,7 +212,10 @@ fn a_state_directory_that_cannot_be_written(host: &Host) {
     let closed = host.root().join("closed");
     fs::create_dir(&closed).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o500)).unwrap();
-    let run = host.coffer(["run", "--", "true"]).env("XDG_STATE_HOME", &closed).under(["unshare", "--user"]);
+    let run = host
+        .coffer(["run", "--", "true"])
+        .env("XDG_STATE_HOME", &closed)
+        .under(["unshare", "--user"]);
     run.end().complains(125, "closed/cofferdam", "XDG_STATE_HOME");
 }
 
@@ -167,7 +228,9 @@ fn a_state_directory_that_cannot_be_made(host: &Host) {
 
 fn programs_that_are_not_beside_us(host: &Host) {
     let alone = root_with_one_program(host).join("coffer");
-    let words = [alone.as_os_str()].into_iter().chain(["run", "--", "true"].map(OsStr::new));
+    let words = [alone.as_os_str()]
+        .into_iter()
+        .chain(["run", "--", "true"].map(OsStr::new));
     let run = Run::new(words).env("XDG_STATE_HOME", host.root().join("state"));
     run.end().complains(125, "program not found", "beside coffer");
 }

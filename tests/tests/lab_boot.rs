@@ -1,10 +1,14 @@
 //! Machines of every kind boot: each kernel, from one to many CPUs, from little memory to much.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
 
 use std::{
     io::{BufRead, BufReader, Write},
     os::unix::net::UnixStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -32,7 +36,10 @@ fn our_small_kernel_boots(host: &Host) {
 fn boots(host: &Host, image: &str, version: &str) {
     let line = "uname -r; basename -a $(readlink /sys/bus/virtio/devices/*/driver) | sort | paste -sd' ';
         sudo touch /usr/written; stat -c %U /usr/written; df --output=size -BG / | tail -n 1; python3 -c 'print(6 * 7)'";
-    let ended = host.coffer(["run", "--image", image, "--disk", "8G", "--", "sh", "-c", line]).end().code(0);
+    let ended = host
+        .coffer(["run", "--image", image, "--disk", "8G", "--", "sh", "-c", line])
+        .end()
+        .code(0);
     let lines: Vec<String> = ended.text().lines().map(|line| line.trim().to_owned()).collect();
     assert!(lines[0].starts_with(version), "{ended}");
     let drivers = "virtio_balloon virtio_blk virtio_blk virtio_rng vmw_vsock_virtio_transport";
@@ -52,11 +59,14 @@ fn machines_of_every_shape() {
 }
 
 fn shape(host: &Host, image: &str, cpus: &str, memory: &str, line: &str) -> String {
-    let shape = ["run", "--image", image, "--cpus", cpus, "--memory", memory, "--", "sh", "-c", line];
+    let shape = [
+        "run", "--image", image, "--cpus", cpus, "--memory", memory, "--", "sh", "-c", line,
+    ];
     host.coffer(shape).end().code(0).text()
 }
 
-const EACH_CPU_WORKS: &str = "nproc; for cpu in $(seq 0 $(($(nproc) - 1))); do taskset -c $cpu true || echo $cpu; done";
+const EACH_CPU_WORKS: &str =
+    "nproc; for cpu in $(seq 0 $(($(nproc) - 1))); do taskset -c $cpu true || echo $cpu; done";
 
 fn one_cpu_and_the_least_memory(host: &Host) {
     assert_eq!(shape(host, "small", "1", "64M", EACH_CPU_WORKS), "1");
@@ -71,7 +81,13 @@ fn as_many_cpus_as_there_may_be(host: &Host) {
 }
 
 fn memory_above_four_gibibytes(host: &Host) {
-    let kib = shape(host, "small", "1", "6G", "awk '/MemTotal/ { print $2 }' /proc/meminfo");
+    let kib = shape(
+        host,
+        "small",
+        "1",
+        "6G",
+        "awk '/MemTotal/ { print $2 }' /proc/meminfo",
+    );
     assert!((5_800_000..6 << 20).contains(&kib.parse().unwrap()), "{kib} KiB");
 }
 
@@ -86,16 +102,27 @@ fn a_machine_under_control() {
 }
 
 fn control(session: &Session, request: &str) -> Value {
-    let path = session.host().root().join("run/cofferdam").join(session.name()).join("control");
+    let path = session
+        .host()
+        .root()
+        .join("run/cofferdam")
+        .join(session.name())
+        .join("control");
     let mut stream = UnixStream::connect(path).unwrap();
-    stream.write_all(format!("{{\"do\":\"{request}\"}}\n").as_bytes()).unwrap();
+    stream
+        .write_all(format!("{{\"do\":\"{request}\"}}\n").as_bytes())
+        .unwrap();
     let mut answer = String::new();
     BufReader::new(stream).read_line(&mut answer).unwrap();
     serde_json::from_str(&answer).unwrap()
 }
 
 fn paused_nothing_happens_and_resumed_it_goes_on(session: &Session) {
-    let exits = || control(session, "status")["statistics"]["exits"].as_u64().unwrap();
+    let exits = || {
+        control(session, "status")["statistics"]["exits"]
+            .as_u64()
+            .unwrap()
+    };
     for _ in 0..2 {
         assert_eq!(control(session, "pause")["answer"], "done");
     }
@@ -109,7 +136,9 @@ fn paused_nothing_happens_and_resumed_it_goes_on(session: &Session) {
 }
 
 fn asked_to_end_it_ends_in_order(session: &Session) {
-    let running = session.sh("trap 'sync; echo in order; exit 5' TERM; echo ready; sleep 1000 & wait").start();
+    let running = session
+        .sh("trap 'sync; echo in order; exit 5' TERM; echo ready; sleep 1000 & wait")
+        .start();
     running.wait_for("ready");
     let machine = session.number("machine_pid");
     kill_process(Pid::from_raw(machine.try_into().unwrap()).unwrap(), Signal::TERM).unwrap();
@@ -132,29 +161,39 @@ fn images() -> PathBuf {
 }
 
 /// A machine without a bridge: its configuration on standard input, its events on standard output.
-fn machine(host: &Host, kernel: PathBuf) -> Running {
+fn machine(host: &Host, kernel: &Path) -> Running {
     let root = host.root();
     let config = json!({
         "version": 1, "vcpus": 1, "memory": 128, "kernel": kernel, "initramfs": null, "vsock": null,
         "console": { "log": root.join("console"), "max_bytes": 65536 }, "control": root.join("control"),
     });
-    let mut machine = host.program("coffer-vmm", ["--config", "-"]).open_input().deadline(60).start();
+    let mut machine = host
+        .program("coffer-vmm", ["--config", "-"])
+        .open_input()
+        .deadline(60)
+        .start();
     machine.send(&format!("{config}\n"));
     machine
 }
 
 fn without_disks_or_initramfs_the_kernel_panics_and_that_is_its_end(host: &Host) {
-    let machine = machine(host, images().join("small/vmlinux"));
+    let machine = machine(host, &images().join("small/vmlinux"));
     machine.wait_for("\"event\":\"exited\"");
     let said = machine.said();
-    assert!(said.contains("\"event\":\"started\"") && said.contains("\"why\":\"reset\""), "{said}");
+    assert!(
+        said.contains("\"event\":\"started\"") && said.contains("\"why\":\"reset\""),
+        "{said}"
+    );
     let console = std::fs::read_to_string(host.root().join("console")).unwrap();
-    assert!(console.contains("Kernel panic - not syncing: VFS: Unable to mount root fs"), "{console}");
+    assert!(
+        console.contains("Kernel panic - not syncing: VFS: Unable to mount root fs"),
+        "{console}"
+    );
     machine.end();
 }
 
 fn it_ends_with_its_owner(host: &Host) {
-    let mut machine = machine(host, images().join("default/vmlinux"));
+    let mut machine = machine(host, &images().join("default/vmlinux"));
     machine.wait_for("started");
     machine.close_input();
     assert!(machine.end().text().contains("owner-gone"));
@@ -162,7 +201,7 @@ fn it_ends_with_its_owner(host: &Host) {
 
 fn what_is_no_kernel_is_refused(host: &Host) {
     for kernel in ["/etc/passwd", "/dev/null", "/no/such/kernel", "/"] {
-        let machine = machine(host, kernel.into());
+        let machine = machine(host, Path::new(kernel));
         machine.wait_for("\"event\":\"failed\"");
         assert!(machine.said().contains(kernel), "{}", machine.said());
         machine.end();
@@ -171,7 +210,13 @@ fn what_is_no_kernel_is_refused(host: &Host) {
 
 fn what_is_no_configuration_is_refused(host: &Host) {
     for config in ["", "{}", "\u{0}", "{\"version\":9}"] {
-        let ended = host.program("coffer-vmm", ["--config", "-"]).input(format!("{config}\n")).end();
-        assert!(ended.code != 0 && ended.text().contains("\"event\":\"failed\""), "{ended}");
+        let ended = host
+            .program("coffer-vmm", ["--config", "-"])
+            .input(format!("{config}\n"))
+            .end();
+        assert!(
+            ended.code != 0 && ended.text().contains("\"event\":\"failed\""),
+            "{ended}"
+        );
     }
 }

@@ -1,5 +1,9 @@
 //! What nobody here wrote runs in a guest, and what a guest gives back arrives.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
 
 use std::{
     ffi::OsStr,
@@ -24,8 +28,21 @@ fn git_clones_a_repository_that_was_copied_in(session: &Session) {
     let root = tempfile::tempdir().unwrap();
     let repository = root.path().join("repository");
     let git = |words: &[&str]| {
-        let identity = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"];
-        let done = Command::new("git").args(identity).arg("-C").arg(&repository).args(words).output().unwrap();
+        let identity = [
+            "-c",
+            "user.name=a",
+            "-c",
+            "user.email=a@b",
+            "-c",
+            "init.defaultBranch=main",
+        ];
+        let done = Command::new("git")
+            .args(identity)
+            .arg("-C")
+            .arg(&repository)
+            .args(words)
+            .output()
+            .unwrap();
         assert!(done.status.success(), "{done:?}");
         String::from_utf8(done.stdout).unwrap()
     };
@@ -36,13 +53,18 @@ fn git_clones_a_repository_that_was_copied_in(session: &Session) {
         git(&["add", "."]);
         git(&["commit", "--quiet", "--message", "one more"]);
     }
-    session.host().coffer([OsStr::new("cp"), repository.as_os_str(), OsStr::new("others:")]).end().code(0);
+    session
+        .host()
+        .coffer([OsStr::new("cp"), repository.as_os_str(), OsStr::new("others:")])
+        .end()
+        .code(0);
     let line = "git clone --quiet repository clone && cd clone && git fsck --full --strict && git rev-parse HEAD && git status --short";
     session.sh(line).end().says(git(&["rev-parse", "HEAD"]).trim());
 }
 
 fn under_a_minute_of_stress_the_agent_answers(session: &Session) {
-    let stress = "exec stress-ng --cpu 2 --vm 2 --vm-bytes 128M --io 2 --hdd 1 --hdd-bytes 64M --timeout 60s --verify";
+    let stress =
+        "exec stress-ng --cpu 2 --vm 2 --vm-bytes 128M --io 2 --hdd 1 --hdd-bytes 64M --timeout 60s --verify";
     let running = session.sh(stress).deadline(240).start();
     let (start, mut slowest, mut answers) = (Instant::now(), Duration::ZERO, 0);
     while start.elapsed() < Duration::from_secs(60) {
@@ -75,10 +97,14 @@ fn memory_that_was_freed_is_the_hosts_again(session: &Session) {
     let machine = session.number("machine_pid");
     let resident = || {
         let status = fs::read_to_string(format!("/proc/{machine}/status")).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     };
-    let hog = "x = bytearray(400 << 20)\nx[::4096] = bytes(len(x[::4096]))\nprint('full', flush=True)\ninput()";
+    let hog =
+        "x = bytearray(400 << 20)\nx[::4096] = bytes(len(x[::4096]))\nprint('full', flush=True)\ninput()";
     let before = resident();
     let mut running = session.exec(&["-i"], ["python3", "-c", hog]).open_input().start();
     running.wait_for("full");
@@ -93,7 +119,7 @@ fn memory_that_was_freed_is_the_hosts_again(session: &Session) {
 
 fn files_that_were_deleted_take_no_space(session: &Session) {
     let disk = session.host().directory("giver").join("scratch.img");
-    let used = || fs::metadata(&disk).unwrap().blocks() * 512 >> 20;
+    let used = || (fs::metadata(&disk).unwrap().blocks() * 512) >> 20;
     let before = used();
     session.sh("head -c 200M /dev/zero > file && sync").end().code(0);
     let full = used();
@@ -111,22 +137,47 @@ fn every_session_is_its_own() {
 }
 
 fn they_draw_different_numbers(pair: &[Session; 2]) {
-    let line = "head -c 16 /dev/urandom | base64; cat /proc/sys/kernel/random/boot_id /etc/machine-id; hostname";
-    let [one, two] = pair.each_ref().map(|session| session.sh(line).end().code(0).text());
-    let same: Vec<_> = one.lines().filter(|line| two.lines().any(|other| other == *line)).collect();
+    let line =
+        "head -c 16 /dev/urandom | base64; cat /proc/sys/kernel/random/boot_id /etc/machine-id; hostname";
+    let [one, two] = pair
+        .each_ref()
+        .map(|session| session.sh(line).end().code(0).text());
+    let same: Vec<_> = one
+        .lines()
+        .filter(|line| two.lines().any(|other| other == *line))
+        .collect();
     assert!(same.is_empty() && one.lines().count() == 4, "{one}\n{two}");
 }
 
 fn they_have_the_hosts_time(pair: &[Session; 2]) {
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let now = || {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_secs_f64()
+    };
     let second = 1.0;
     let before = now() - second;
-    let there: f64 = pair[0].exec(&[], ["date", "+%s.%N"]).end().code(0).text().parse().unwrap();
-    assert!((before..now() + second).contains(&there), "{there} is not within {before} and {}", now());
+    let there: f64 = pair[0]
+        .exec(&[], ["date", "+%s.%N"])
+        .end()
+        .code(0)
+        .text()
+        .parse()
+        .unwrap();
+    assert!(
+        (before..now() + second).contains(&there),
+        "{there} is not within {before} and {}",
+        now()
+    );
 }
 
 fn one_that_is_busy_does_not_stop_the_other(pair: &[Session; 2]) {
     let flood = pair[0].sh("yes | head -c 20M; exec cat /dev/zero").start();
     flood.wait_for("y\n");
-    pair[1].exec(&[], ["echo", "here"]).deadline(30).end().says("here");
+    pair[1]
+        .exec(&[], ["echo", "here"])
+        .deadline(30)
+        .end()
+        .says("here");
 }

@@ -1,5 +1,9 @@
 //! `coffer run` and `coffer exec`: a command's input, output, end and surroundings.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
 
 use std::io::Read;
 
@@ -18,8 +22,14 @@ fn a_command_in_a_fresh_sandbox() {
 }
 
 fn the_guests_kernel_answers(host: &Host) {
-    let said = host.coffer(["run", "--name", "first", "--", "uname", "-a"]).end().code(0);
-    assert!(said.text().starts_with("Linux first ") && said.text().ends_with(" GNU/Linux"), "{said}");
+    let said = host
+        .coffer(["run", "--name", "first", "--", "uname", "-a"])
+        .end()
+        .code(0);
+    assert!(
+        said.text().starts_with("Linux first ") && said.text().ends_with(" GNU/Linux"),
+        "{said}"
+    );
     assert_eq!(said.stderr, "");
 }
 
@@ -28,11 +38,17 @@ fn an_exit_code_comes_back(host: &Host) {
 }
 
 fn input_is_read(host: &Host) {
-    host.coffer(["run", "-i", "--", "wc", "-l"]).input("1\n2\n3\n").end().says("3");
+    host.coffer(["run", "-i", "--", "wc", "-l"])
+        .input("1\n2\n3\n")
+        .end()
+        .says("3");
 }
 
 fn output_is_whole(host: &Host) {
-    let ended = host.coffer(["run", "--", "head", "-c", "50000000", "/dev/urandom"]).end().code(0);
+    let ended = host
+        .coffer(["run", "--", "head", "-c", "50000000", "/dev/urandom"])
+        .end()
+        .code(0);
     assert_eq!(ended.stdout.len(), 50_000_000);
 }
 
@@ -60,24 +76,52 @@ fn the_exit_code_says_how_it_ended(session: &Session) {
     session.sh("exit 7").end().code(7);
     session.sh("kill -TERM $$").end().code(128 + 15);
     session.sh("kill -KILL $$").end().code(128 + 9);
-    session.exec(&[], ["no-such-command"]).end().complains(127, "no-such-command", "");
-    session.exec(&[], ["/etc/passwd"]).end().complains(126, "/etc/passwd", "");
-    session.exec(&["--user", "nobody-here"], ["true"]).end().complains(125, "nobody-here", "");
-    session.exec(&["--workdir", "/no/such"], ["true"]).end().complains(125, "/no/such", "");
+    session
+        .exec(&[], ["no-such-command"])
+        .end()
+        .complains(127, "no-such-command", "");
+    session
+        .exec(&[], ["/etc/passwd"])
+        .end()
+        .complains(126, "/etc/passwd", "");
+    session
+        .exec(&["--user", "nobody-here"], ["true"])
+        .end()
+        .complains(125, "nobody-here", "");
+    session
+        .exec(&["--workdir", "/no/such"], ["true"])
+        .end()
+        .complains(125, "/no/such", "");
     let typed = ["exec", session.name(), "--no-such-option"];
-    session.host().coffer(typed).end().complains(2, "--no-such-option", "exec");
+    session
+        .host()
+        .coffer(typed)
+        .end()
+        .complains(2, "--no-such-option", "exec");
 }
 
 fn a_time_limit_ends_it(session: &Session) {
     let limit = ["--timeout", "300ms"];
     let ended = session.exec(&limit, ["sleep", "1000"]).end().code(124);
     assert!(ended.stderr.contains("--timeout"), "{ended}");
-    session.exec(&limit, ["sh", "-c", "trap '' TERM; sleep 1000 & wait; sleep 1000"]).end().code(124);
+    session
+        .exec(
+            &limit,
+            ["sh", "-c", "trap '' TERM; sleep 1000 & wait; sleep 1000"],
+        )
+        .end()
+        .code(124);
 }
 
 fn what_it_says_and_what_it_complains_of_are_apart(session: &Session) {
-    let ended = session.sh("echo out; echo err >&2; printf '\\000\\377'").end().code(0);
-    assert_eq!((&ended.stdout[..], &ended.stderr[..]), (&b"out\n\x00\xff"[..], "err\n"));
+    let ended = session
+        .sh("echo out; echo err >&2; printf '\\000\\377'")
+        .end()
+        .code(0);
+    assert_eq!(
+        (&ended.stdout[..], &ended.stderr[..]),
+        (&b"out\n\x00\xff"[..], "err\n")
+    );
 }
 
 fn fifty_megabytes_go_in_and_come_out(session: &Session) {
@@ -87,33 +131,66 @@ fn fifty_megabytes_go_in_and_come_out(session: &Session) {
 }
 
 fn input_nobody_reads_does_not_matter(session: &Session) {
-    session.exec(&["-i"], ["head", "-c", "3"]).input("abc".repeat(1 << 20)).end().says("abc");
+    session
+        .exec(&["-i"], ["head", "-c", "3"])
+        .input("abc".repeat(1 << 20))
+        .end()
+        .says("abc");
     session.exec(&["-i"], ["true"]).open_input().end().code(0);
-    session.sh("cat; echo end").input("not sent without -i").end().says("end");
+    session
+        .sh("cat; echo end")
+        .input("not sent without -i")
+        .end()
+        .says("end");
 }
 
 fn output_nobody_reads_ends_it(session: &Session) {
     let piped = ["bash", "-c", "\"$@\" | head -n 1; exit ${PIPESTATUS[0]}", "bash"];
-    let ended = session.exec(&[], ["yes", "endless"]).under(piped).end().code(128 + 13);
+    let ended = session
+        .exec(&[], ["yes", "endless"])
+        .under(piped)
+        .end()
+        .code(128 + 13);
     assert_eq!((ended.text().as_str(), ended.stderr.as_str()), ("endless", ""));
-    session.sh("until ! pgrep -x yes; do sleep 0.05; done").end().code(0);
+    session
+        .sh("until ! pgrep -x yes; do sleep 0.05; done")
+        .end()
+        .code(0);
 }
 
 fn it_has_the_variables_it_was_given(session: &Session) {
     let variables = session.exec(&["-e", "MINE=a b=c", "-e", "PASSED", "-e", "MISSING"], ["env"]);
     let said = variables.env("PASSED", "through").end().code(0).text();
     let has = |line: &str| said.lines().any(|found| found == line);
-    for line in ["SESSION=all", "MINE=a b=c", "PASSED=through", "HOME=/sessions/work", "USER=agent"] {
+    for line in [
+        "SESSION=all",
+        "MINE=a b=c",
+        "PASSED=through",
+        "HOME=/sessions/work",
+        "USER=agent",
+    ] {
         assert!(has(line), "{line} is not in {said}");
     }
-    assert!(!said.contains("MISSING") && !said.contains("XDG_STATE_HOME"), "{said}");
+    assert!(
+        !said.contains("MISSING") && !said.contains("XDG_STATE_HOME"),
+        "{said}"
+    );
 }
 
 fn it_starts_where_and_as_whom_it_was_told(session: &Session) {
     session.sh("pwd; id -un").end().says("/sessions/work\nagent");
-    session.exec(&["--workdir", "/usr/bin"], ["pwd"]).end().says("/usr/bin");
-    session.exec(&["--user", "root"], ["sh", "-c", "id -u; echo $HOME"]).end().says("0\n/root");
-    session.exec(&["--user", "33"], ["id", "-un"]).end().says("www-data");
+    session
+        .exec(&["--workdir", "/usr/bin"], ["pwd"])
+        .end()
+        .says("/usr/bin");
+    session
+        .exec(&["--user", "root"], ["sh", "-c", "id -u; echo $HOME"])
+        .end()
+        .says("0\n/root");
+    session
+        .exec(&["--user", "33"], ["id", "-un"])
+        .end()
+        .says("www-data");
     session.sh("sudo -n id -u").end().says("0");
 }
 
@@ -137,13 +214,28 @@ fn a_second_interrupt_ends_one_that_does_not_listen(session: &Session) {
     running.wait_for("stays");
     running.signal(Signal::INT);
     running.end().code(128 + 2);
-    session.sh("until ! pgrep -f 'echo [s]tays'; do sleep 0.05; done").end().code(0);
+    session
+        .sh("until ! pgrep -f 'echo [s]tays'; do sleep 0.05; done")
+        .end()
+        .code(0);
 }
 
 fn what_it_leaves_running_does_not_keep_us(session: &Session) {
-    session.sh("sleep 1000 & echo started").deadline(30).end().says("started");
-    session.sh("setsid sleep 1000 & echo started").deadline(30).end().says("started");
-    session.exec(&[], ["python3", "-c", DAEMON]).deadline(30).end().says("parent");
+    session
+        .sh("sleep 1000 & echo started")
+        .deadline(30)
+        .end()
+        .says("started");
+    session
+        .sh("setsid sleep 1000 & echo started")
+        .deadline(30)
+        .end()
+        .says("started");
+    session
+        .exec(&[], ["python3", "-c", DAEMON])
+        .deadline(30)
+        .end()
+        .says("parent");
 }
 
 /// Forks twice and keeps the standard streams, as careless daemons do.
@@ -163,13 +255,19 @@ fn it_ends_with_our_own_end(session: &Session) {
     let pid = running.said();
     running.signal(Signal::KILL);
     running.end().code(-9);
-    session.sh(&format!("until ! kill -0 {}; do sleep 0.05; done", pid.trim())).end().code(0);
+    session
+        .sh(&format!("until ! kill -0 {}; do sleep 0.05; done", pid.trim()))
+        .end()
+        .code(0);
 }
 
 fn out_of_memory_is_told_from_a_kill(session: &Session) {
     let hog = "x = []\nwhile True: x.append(b'x' * (1 << 20))";
     let ended = session.exec(&[], ["python3", "-c", hog]).end().code(128 + 9);
-    assert!(ended.stderr.contains("out of memory") && ended.stderr.contains("--memory"), "{ended}");
+    assert!(
+        ended.stderr.contains("out of memory") && ended.stderr.contains("--memory"),
+        "{ended}"
+    );
     let killed = session.sh("kill -KILL $$").end().code(128 + 9);
     assert_eq!(killed.stderr, "");
 }
@@ -183,7 +281,9 @@ fn many_commands() {
 /// Without a program of ours for each: what is tried is the guest's agent, the machine and the keeper.
 fn two_hundred_at_once(session: &Session) {
     let client = Client::of(session);
-    let all: Vec<_> = (0..200).map(|_| client.start(&["cat"]).split().unwrap()).collect();
+    let all: Vec<_> = (0..200)
+        .map(|_| client.start(&["cat"]).split().unwrap())
+        .collect();
     for (i, (mut reader, mut writer)) in all.into_iter().enumerate() {
         let input = i.to_string();
         let mut rest = input.as_bytes();
@@ -208,8 +308,14 @@ struct Client {
 
 impl Client {
     fn of(session: &Session) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (paths, name) = (Paths::below(session.host().root()), session.name().parse().unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (paths, name) = (
+            Paths::below(session.host().root()),
+            session.name().parse().unwrap(),
+        );
         let keeper = runtime.block_on(KeeperClient::connect(&paths, &name)).unwrap();
         Client { runtime, keeper }
     }
@@ -217,7 +323,9 @@ impl Client {
     fn start(&self, argv: &[&str]) -> Operation {
         let mut exec = Exec::new(argv.iter().map(|word| word.as_bytes().to_vec()));
         exec.stdin = true;
-        self.runtime.block_on(self.keeper.start(Request::Exec(exec))).unwrap()
+        self.runtime
+            .block_on(self.keeper.start(Request::Exec(exec)))
+            .unwrap()
     }
 }
 
@@ -226,7 +334,10 @@ fn end(reader: &mut OperationReader) -> (i32, String) {
     loop {
         match reader.receive().unwrap().unwrap() {
             Incoming::Stdout(data) => said.extend_from_slice(data),
-            Incoming::Reply(Reply::Exited(Exit { status: Status::Code(code), .. })) => {
+            Incoming::Reply(Reply::Exited(Exit {
+                status: Status::Code(code),
+                ..
+            })) => {
                 return (code, String::from_utf8(said).unwrap());
             }
             Incoming::Reply(Reply::Started { .. }) => {}
@@ -252,18 +363,27 @@ fn at_terminal(session: &Session, line: &str) -> Terminal {
 }
 
 fn it_has_a_terminal_of_the_size_of_ours(session: &Session) {
-    let mut terminal = at_terminal(session, "tty; stty size; trap 'stty size; exit' WINCH; sleep 1000 & wait");
+    let mut terminal = at_terminal(
+        session,
+        "tty; stty size; trap 'stty size; exit' WINCH; sleep 1000 & wait",
+    );
     terminal.expect("/dev/pts/");
     terminal.expect("33 111");
     assert!(terminal.is_raw());
     terminal.resize(44, 122);
     terminal.expect("44 122");
     assert_eq!(terminal.end(), (0, false));
-    session.exec(&["-t"], ["true"]).end().complains(2, "terminal", "-t");
+    session
+        .exec(&["-t"], ["true"])
+        .end()
+        .complains(2, "terminal", "-t");
 }
 
 fn keys_are_for_the_command(session: &Session) {
-    let mut terminal = at_terminal(session, "trap 'echo caught; exit 5' INT; read line; echo \"<$line>\"; read line");
+    let mut terminal = at_terminal(
+        session,
+        "trap 'echo caught; exit 5' INT; read line; echo \"<$line>\"; read line",
+    );
     terminal.keys("typed\r");
     terminal.expect("<typed>");
     terminal.keys("\x03");

@@ -1,5 +1,9 @@
 //! Sessions that stay: their life, their files, and what is said when one of their parts dies.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
 
 use std::{
     ffi::OsStr,
@@ -29,36 +33,72 @@ fn it_is_listed_and_described(session: &Session) {
     let host = session.host();
     assert_eq!(host.coffer(["ls", "-q"]).end().code(0).text(), "life");
     let rows: Value = serde_json::from_slice(&host.coffer(["ls", "--json"]).end().code(0).stdout).unwrap();
-    assert_eq!((&rows[0]["name"], &rows[0]["state"], &rows[0]["memory_mib"]), (&"life".into(), &"running".into(), &256.into()));
+    assert_eq!(
+        (&rows[0]["name"], &rows[0]["state"], &rows[0]["memory_mib"]),
+        (&"life".into(), &"running".into(), &256.into())
+    );
     let ended = host.coffer(["inspect", "--json", "life"]).end().code(0);
-    assert!(!ended.text().contains("value"), "a variable's value is told: {ended}");
+    assert!(
+        !ended.text().contains("value"),
+        "a variable's value is told: {ended}"
+    );
     let told: Value = serde_json::from_slice(&ended.stdout).unwrap();
     assert_eq!(told["machine"]["state"], "running");
-    assert_eq!(told["guest"]["kernel"].as_str().unwrap(), session.exec(&[], ["uname", "-r"]).end().text());
+    assert_eq!(
+        told["guest"]["kernel"].as_str().unwrap(),
+        session.exec(&[], ["uname", "-r"]).end().text()
+    );
 }
 
 fn its_console_is_kept(session: &Session) {
-    session.root("echo '<1>a word for the log' > /dev/kmsg").end().code(0);
-    let logged = || session.host().coffer(["logs", "life"]).end().code(0).text().contains("a word for the log");
+    session
+        .root("echo '<1>a word for the log' > /dev/kmsg")
+        .end()
+        .code(0);
+    let logged = || {
+        session
+            .host()
+            .coffer(["logs", "life"])
+            .end()
+            .code(0)
+            .text()
+            .contains("a word for the log")
+    };
     wait_until("the word is in the log", 10, logged);
 }
 
 fn a_name_in_use_is_refused(session: &Session) {
     let host = session.host();
-    host.coffer(["up", "life"]).end().complains(125, "already runs: life", "coffer exec life");
-    host.coffer(["run", "--name", "life", "--", "true"]).end().complains(125, "already runs: life", "coffer stop life");
+    host.coffer(["up", "life"])
+        .end()
+        .complains(125, "already runs: life", "coffer exec life");
+    host.coffer(["run", "--name", "life", "--", "true"])
+        .end()
+        .complains(125, "already runs: life", "coffer stop life");
 }
 
 fn an_unknown_name_is_told_with_the_one_that_was_meant(session: &Session) {
     let host = session.host();
-    host.coffer(["exec", "liffe", "--", "true"]).end().complains(125, "liffe", "did you mean life?");
-    host.coffer(["stop", "something-else"]).end().complains(125, "something-else", "coffer ls");
-    host.coffer(["rm", "something-else"]).end().complains(125, "something-else", "coffer ls");
-    host.coffer(["up", "Not_A_Name"]).end().complains(2, "Not_A_Name", "lower-case");
+    host.coffer(["exec", "liffe", "--", "true"])
+        .end()
+        .complains(125, "liffe", "did you mean life?");
+    host.coffer(["stop", "something-else"])
+        .end()
+        .complains(125, "something-else", "coffer ls");
+    host.coffer(["rm", "something-else"])
+        .end()
+        .complains(125, "something-else", "coffer ls");
+    host.coffer(["up", "Not_A_Name"])
+        .end()
+        .complains(2, "Not_A_Name", "lower-case");
 }
 
 fn one_that_runs_is_not_removed_unless_forced(session: &Session) {
-    session.host().coffer(["rm", "life"]).end().complains(125, "still runs: life", "coffer stop life");
+    session
+        .host()
+        .coffer(["rm", "life"])
+        .end()
+        .complains(125, "still runs: life", "coffer stop life");
 }
 
 fn it_stops_and_starts_with_its_disk(session: &Session) {
@@ -69,10 +109,15 @@ fn it_stops_and_starts_with_its_disk(session: &Session) {
     host.coffer(["stop", "life"]).end().code(0);
     running.end().code(5);
     assert!(host.coffer(["ls"]).end().code(0).text().contains("stopped"));
-    host.coffer(["exec", "life", "--", "true"]).end().complains(125, "does not run: life", "coffer up life");
+    host.coffer(["exec", "life", "--", "true"])
+        .end()
+        .complains(125, "does not run: life", "coffer up life");
     host.coffer(["stop", "life"]).end().code(0);
     host.coffer(["up", "life"]).end().says("life");
-    session.sh("cat file end; echo $SECRET").end().says("kept\nin order\nvalue");
+    session
+        .sh("cat file end; echo $SECRET")
+        .end()
+        .says("kept\nin order\nvalue");
     host.coffer(["stop", "--time", "1s", "life"]).end().code(0);
     host.coffer(["rm", "life"]).end().code(0);
     assert_eq!(host.coffer(["ls", "-q"]).end().code(0).text(), "");
@@ -91,7 +136,9 @@ fn files() {
 }
 
 fn copy(session: &Session, from: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> Run {
-    session.host().coffer([OsStr::new("cp"), from.as_ref(), to.as_ref()])
+    session
+        .host()
+        .coffer([OsStr::new("cp"), from.as_ref(), to.as_ref()])
 }
 
 fn a_directory_goes_in_and_comes_out_the_same(session: &Session) {
@@ -121,18 +168,31 @@ fn one_file_goes_by_its_name_or_another_or_a_stream(session: &Session) {
     copy(session, &file, "files:/tmp").end().code(0);
     copy(session, &file, "files:/tmp/other").end().code(0);
     copy(session, "-", "files:stream").input("streamed").end().code(0);
-    session.sh("cat /tmp/file /tmp/other stream; stat -c %U stream").end().says("contentcontentstreamedagent");
+    session
+        .sh("cat /tmp/file /tmp/other stream; stat -c %U stream")
+        .end()
+        .says("contentcontentstreamedagent");
     copy(session, "files:stream", "-").end().says("streamed");
     copy(session, "files:/tmp/other", root.path()).end().code(0);
     assert_eq!(fs::read_to_string(root.path().join("other")).unwrap(), "content");
 }
 
 fn what_cannot_be_copied_is_said(session: &Session) {
-    copy(session, "files:/no/such/file", "/tmp").end().complains(125, "/no/such/file", "");
-    copy(session, "/no/such/file", "files:").end().complains(125, "/no/such/file", "");
-    copy(session, "/etc/hostname", "files:/no/such/directory/").end().complains(125, "/no/such/directory", "");
-    copy(session, "files:a", "files:b").end().complains(2, "both sides", "coffer cp");
-    copy(session, "a", "b").end().complains(2, "neither side", "coffer cp");
+    copy(session, "files:/no/such/file", "/tmp")
+        .end()
+        .complains(125, "/no/such/file", "");
+    copy(session, "/no/such/file", "files:")
+        .end()
+        .complains(125, "/no/such/file", "");
+    copy(session, "/etc/hostname", "files:/no/such/directory/")
+        .end()
+        .complains(125, "/no/such/directory", "");
+    copy(session, "files:a", "files:b")
+        .end()
+        .complains(2, "both sides", "coffer cp");
+    copy(session, "a", "b")
+        .end()
+        .complains(2, "neither side", "coffer cp");
 }
 
 fn names_from_the_sandbox_stay_below_the_directory_they_go_to(session: &Session) {
@@ -147,7 +207,9 @@ fn names_from_the_sandbox_stay_below_the_directory_they_go_to(session: &Session)
 }
 
 fn names_in(directory: &Path) -> Vec<String> {
-    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+    let entries = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
     let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
     names.sort();
     names
@@ -158,11 +220,20 @@ fn links_from_the_sandbox_are_not_followed(session: &Session) {
     let (outside, inside) = (root.path().join("outside"), root.path().join("inside"));
     fs::create_dir(&outside).unwrap();
     fs::create_dir(&inside).unwrap();
-    let link = format!("mkdir -p trap; ln -s {} trap/way; ln -s /etc/shadow trap/shadow", outside.display());
+    let link = format!(
+        "mkdir -p trap; ln -s {} trap/way; ln -s /etc/shadow trap/shadow",
+        outside.display()
+    );
     session.sh(&link).end().code(0);
     copy(session, "files:trap", &inside).end().code(0);
-    assert_eq!(fs::read_link(inside.join("trap/shadow")).unwrap(), Path::new("/etc/shadow"));
-    session.sh("rm trap/way; mkdir trap/way; touch trap/way/escaped").end().code(0);
+    assert_eq!(
+        fs::read_link(inside.join("trap/shadow")).unwrap(),
+        Path::new("/etc/shadow")
+    );
+    session
+        .sh("rm trap/way; mkdir trap/way; touch trap/way/escaped")
+        .end()
+        .code(0);
     let _ = copy(session, "files:trap", &inside).end();
     assert_eq!(names_in(&outside), [""; 0]);
 }
@@ -185,9 +256,14 @@ fn a_keeper_that_is_killed_takes_its_machine_along_and_frees_the_name(host: &Hos
     let session = small(host, "orphan");
     let machine = session.number("machine_pid");
     kill(session.number("pid"));
-    wait_until("the machine is gone", 10, || !Path::new(&format!("/proc/{machine}")).exists());
+    wait_until("the machine is gone", 10, || {
+        !Path::new(&format!("/proc/{machine}")).exists()
+    });
     let stopped = host.coffer(["inspect", "orphan"]).end().code(0).text();
-    assert!(stopped.contains("state: stopped") && stopped.contains("owner process died"), "{stopped}");
+    assert!(
+        stopped.contains("state: stopped") && stopped.contains("owner process died"),
+        "{stopped}"
+    );
     host.coffer(["up", "orphan"]).end().says("orphan");
     session.exec(&[], ["true"]).end().code(0);
 }
@@ -198,22 +274,41 @@ fn a_machine_that_is_killed_under_a_command(host: &Host) {
     running.wait_for("ready");
     kill(session.number("machine_pid"));
     let ended = running.end().code(125);
-    assert!(ended.stderr.contains("machine's process was killed by signal 9"), "{ended}");
+    assert!(
+        ended.stderr.contains("machine's process was killed by signal 9"),
+        "{ended}"
+    );
     let next = session.exec(&[], ["true"]).end().code(125);
     assert!(next.stderr.contains("does not run: killed"), "{next}");
 }
 
 fn a_kernel_that_panics_under_a_command(host: &Host) {
     let session = small(host, "panic");
-    let ended = session.root("echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger; sleep 1000").end();
-    ended.complains(125, "kernel panicked: Kernel panic - not syncing: sysrq triggered crash", "console ended with");
-    assert!(host.coffer(["logs", "panic"]).end().code(0).text().contains("sysrq triggered crash"));
+    let ended = session
+        .root("echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger; sleep 1000")
+        .end();
+    ended.complains(
+        125,
+        "kernel panicked: Kernel panic - not syncing: sysrq triggered crash",
+        "console ended with",
+    );
+    assert!(
+        host.coffer(["logs", "panic"])
+            .end()
+            .code(0)
+            .text()
+            .contains("sysrq triggered crash")
+    );
 }
 
 fn a_sandbox_that_switches_itself_off(host: &Host) {
-    for (name, letter, word) in [("off", 'o', "switched the machine off"), ("reboot", 'b', "reset the machine")] {
+    for (name, letter, word) in [
+        ("off", 'o', "switched the machine off"),
+        ("reboot", 'b', "reset the machine"),
+    ] {
         let session = small(host, name);
-        let line = format!("echo 1 > /proc/sys/kernel/sysrq; echo {letter} > /proc/sysrq-trigger; sleep 1000");
+        let line =
+            format!("echo 1 > /proc/sys/kernel/sysrq; echo {letter} > /proc/sysrq-trigger; sleep 1000");
         let ended = session.root(&line).end().code(125);
         assert!(ended.stderr.contains(word), "{ended}");
     }

@@ -19,7 +19,12 @@ mod signals;
 mod supervise;
 mod vcpus;
 
-use std::{env, fs, io::Read, process::ExitCode, sync::Arc};
+use std::{
+    env, fs,
+    io::{self, Read, Write},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::{Context, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -53,6 +58,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_target(false)
+        // A full disk under the log would otherwise be told by a print that panics, and a guest can cause both.
+        .log_internal_errors(false)
         .init();
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -62,7 +69,8 @@ fn main() -> ExitCode {
                 report::event(&Event::Failed {
                     why: format!("{error:#}"),
                 });
-                eprintln!("coffer-vmm: {error:#}");
+                // The event says it too, and a log that cannot be written must not change the exit code.
+                let _ = writeln!(io::stderr(), "coffer-vmm: {error:#}");
                 ExitCode::from(EXIT_FAILED)
             }
         },
@@ -119,7 +127,8 @@ fn allow_descriptors() {
     );
 }
 
-/// Byte by byte, because what follows the line is the owner's lifeline and not ours to buffer.
+/// The owner says nothing after the line, so nothing is lost in the reader's buffer; the end of the lifeline is
+/// seen at the descriptor itself.
 fn first_line() -> anyhow::Result<String> {
     let mut line = Vec::new();
     for byte in std::io::stdin().lock().take(MAX_CONFIG).bytes() {

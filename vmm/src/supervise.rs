@@ -135,7 +135,7 @@ impl Supervisor {
         });
     }
 
-    /// The owner has nothing to say after the configuration, so whatever comes is its end.
+    /// The owner has nothing to say after the configuration: what it says is dropped, and only its end counts.
     fn look_after_owner(&self) {
         let mut byte = [0; 64];
         if !rustix::io::read(rustix::stdio::stdin(), &mut byte).is_ok_and(|n| n > 0) {

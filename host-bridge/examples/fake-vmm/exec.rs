@@ -8,7 +8,11 @@ use std::{
     io::{ErrorKind, Read, Write},
     os::unix::{ffi::OsStrExt, net::UnixStream, process::CommandExt, process::ExitStatusExt},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
@@ -32,12 +36,15 @@ pub(crate) fn run(machine: &Machine, id: StreamId, exec: &Exec, mut stream: Unix
         std::thread::spawn(pump(err, Channel::Stderr, stream.try_clone().unwrap())),
     ];
     feed(&mut child, stream.try_clone().unwrap(), wrote);
-    let timed_out = watch_time(exec, child.id());
+    let timed_out = Arc::new(AtomicBool::new(false));
+    watch_time(exec, child.id(), timed_out.clone());
     pumps.into_iter().for_each(|pump| pump.join().unwrap());
     let status = child.wait().unwrap();
     machine.groups.lock().unwrap().remove(&id);
-    let timed_out = timed_out.is_some_and(|timer| timer.is_finished());
-    send(&mut stream, &Reply::Exited(exit(status, timed_out)));
+    send(
+        &mut stream,
+        &Reply::Exited(exit(status, timed_out.load(Ordering::SeqCst))),
+    );
     drop(writer);
 }
 
@@ -102,12 +109,16 @@ fn feed(child: &mut Child, mut stream: UnixStream, done: mpsc::Sender<()>) {
     });
 }
 
-fn watch_time(exec: &Exec, group: u32) -> Option<std::thread::JoinHandle<()>> {
-    let limit = Duration::from_millis(exec.timeout_ms?);
-    Some(std::thread::spawn(move || {
+fn watch_time(exec: &Exec, group: u32, timed_out: Arc<AtomicBool>) {
+    let Some(limit) = exec.timeout_ms.map(Duration::from_millis) else {
+        return;
+    };
+    std::thread::spawn(move || {
         std::thread::sleep(limit);
+        // Said before it is done: the command may be gone, and be reported, the moment it is killed.
+        timed_out.store(true, Ordering::SeqCst);
         kill(group, Signal::TERM);
-    }))
+    });
 }
 
 pub(crate) fn signal_group(machine: &Machine, id: StreamId, signal: i32) {

@@ -8,7 +8,7 @@ use crate::{Error, Host, Result, agent::Incoming, console, error::Context, outpu
 
 /// Directories below each other. A path of more is longer than Linux opens in one go.
 const MAX_DEPTH: usize = 200;
-/// Names in one directory, which are all held at once: a guest could list for ever.
+/// Names held at once, of a directory and of those it lies in: a guest could list for ever.
 const MAX_ENTRIES: usize = 1 << 20;
 
 impl<H: Host> GuestFiles<'_, H> {
@@ -80,15 +80,17 @@ impl<H: Host> GuestFiles<'_, H> {
                 what: "directories without end",
             });
         }
-        for entry in self.list(from)? {
-            // Before any path is made of it, also one in the guest: the guest may not steer us about.
-            super::target::check_name(&entry.name)?;
+        let entries = self.list(from)?;
+        let count = entries.len();
+        self.held += count;
+        for entry in entries {
             let path = joined(from, &entry.name);
             // What went away since it was listed is not there to be copied.
             if let Some(found) = self.stat(&path)? {
                 self.fetch(&path, &found, target, &entry.name, depth + 1)?;
             }
         }
+        self.held -= count;
         Ok(())
     }
 
@@ -96,12 +98,20 @@ impl<H: Host> GuestFiles<'_, H> {
         let (mut reader, _writer) = self.start(Request::List { path: path.to_vec() })?.split()?;
         let mut entries = Vec::new();
         loop {
+            self.cancel.check()?;
             match reader.reply()? {
-                Reply::Entries(batch) => entries.extend(batch),
+                Reply::Entries(batch) => {
+                    // Before a name is kept, and before any path is made of it, also one in the guest: the guest
+                    // may neither fill our memory nor steer us about.
+                    batch
+                        .iter()
+                        .try_for_each(|entry| super::target::check_name(&entry.name))?;
+                    entries.extend(batch);
+                }
                 Reply::Done => return Ok(entries),
                 reply => return Err(failed("directory cannot be listed", path, reply)),
             }
-            if entries.len() > MAX_ENTRIES {
+            if self.held + entries.len() > MAX_ENTRIES {
                 return Err(Error::Unexpected {
                     what: "a directory without end",
                 });

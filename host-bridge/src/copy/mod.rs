@@ -94,6 +94,8 @@ pub struct GuestFiles<'a, H> {
     runtime: Handle,
     cancel: Cancel,
     tally: Tally,
+    /// Names of the directories that are being copied down, from the outermost on.
+    held: usize,
 }
 
 impl<'a, H: Host> GuestFiles<'a, H> {
@@ -104,6 +106,7 @@ impl<'a, H: Host> GuestFiles<'a, H> {
             runtime,
             cancel,
             tally: Tally::default(),
+            held: 0,
         }
     }
 

@@ -20,14 +20,17 @@ use crate::{Error, Result, console, error::Context};
 
 /// The longest name a Linux file system has.
 const MAX_NAME: usize = 255;
-/// What a file from a guest may be on the host: never set-user-id, set-group-id or sticky.
-const MODE: u32 = 0o777;
+/// What a file from a guest may be on the host: never set-user-id, set-group-id or sticky, and never for
+/// others to write to, which is not the guest's to allow.
+const MODE: u32 = 0o755;
 
 /// A directory on the host that files are made in. Its path is for messages only.
 #[derive(Debug)]
 pub struct Target {
     directory: OwnedFd,
     path: PathBuf,
+    /// Whether it was there before: then its mode is the host's.
+    found: bool,
 }
 
 impl Target {
@@ -39,24 +42,34 @@ impl Target {
         Ok(Target {
             directory,
             path: path.to_owned(),
+            found: true,
         })
     }
 
     /// The directory called `name` in this one, made if it is not there; never through a link.
     pub(super) fn directory(&self, name: &[u8]) -> Result<Target> {
         let (name, path) = self.child(name)?;
-        match mkdirat(&self.directory, name, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let found = match mkdirat(&self.directory, name, Mode::RWXU) {
+            Ok(()) => false,
+            Err(Errno::EXIST) => true,
             Err(error) => return Err(error).context("directory cannot be made", path),
-        }
+        };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory =
             openat(&self.directory, name, flags, Mode::empty()).context("directory cannot be used", &path)?;
-        Ok(Target { directory, path })
+        Ok(Target {
+            directory,
+            path,
+            found,
+        })
     }
 
-    /// Given last, since a directory that may not be written to could not be filled.
+    /// Given last, since a directory that may not be written to could not be filled, and only to one that was
+    /// made here: a guest opens no directory of the host's to others.
     pub(super) fn set_mode(&self, mode: u32) -> Result<()> {
+        if self.found {
+            return Ok(());
+        }
         fchmod(&self.directory, permissions(mode)).context("mode cannot be set", &self.path)
     }
 
@@ -218,5 +231,19 @@ mod tests {
         target.file(b"f", 0o6755).unwrap().place().unwrap();
         let mode = fs::metadata(root.path().join("f")).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o755);
+    }
+
+    #[test]
+    fn a_guest_opens_nothing_on_the_host_to_other_users() {
+        let root = tempfile::tempdir().unwrap();
+        let mode = |name: &str| fs::metadata(root.path().join(name)).unwrap().permissions().mode() & 0o7777;
+        let target = Target::open(root.path()).unwrap();
+        target.file(b"f", 0o666).unwrap().place().unwrap();
+        target.directory(b"made").unwrap().set_mode(0o777).unwrap();
+        assert_eq!((mode("f"), mode("made")), (0o644, 0o755));
+        fs::create_dir(root.path().join("mine")).unwrap();
+        fs::set_permissions(root.path().join("mine"), fs::Permissions::from_mode(0o700)).unwrap();
+        target.directory(b"mine").unwrap().set_mode(0o777).unwrap();
+        assert_eq!(mode("mine"), 0o700);
     }
 }

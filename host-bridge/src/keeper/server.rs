@@ -1,7 +1,7 @@
 use std::{
     io::{self, IoSlice, Write},
     mem::MaybeUninit,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -114,7 +114,9 @@ fn claim(paths: &Paths, spec: &Spec) -> Result<SessionDir> {
 fn redirect_errors(directory: &SessionDir) -> Result<()> {
     let path = keeper_log_of(directory.path());
     let act = "log of the keeper cannot be opened";
-    let log = std::fs::File::create(&path).context(act, &path)?;
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).write(true).truncate(true).mode(0o600);
+    let log = options.open(&path).context(act, &path)?;
     rustix::stdio::dup2_stderr(&log).context(act, &path)
 }
 
