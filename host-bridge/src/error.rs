@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use crate::SessionName;
+use crate::{SessionName, console};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

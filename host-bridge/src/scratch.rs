@@ -36,11 +36,20 @@ pub fn make(cache: &Path, size: DiskSize, to: &Path) -> Result<()> {
     let partial = to.with_extension("partial");
     let _ = std::fs::remove_file(&partial);
     let copy = create_new(&partial).context("disk of the sandbox cannot be made", to)?;
-    let copied = copy_extents(&template, &copy).and_then(|()| std::fs::rename(&partial, to));
+    let copied = copy_extents(&template, &copy).and_then(|()| put_in_place(&partial, to));
     copied.map_err(|source| {
         let _ = std::fs::remove_file(&partial);
         copy_error(source, to)
     })
+}
+
+/// Never over a disk that is there. The session's owner, who holds its lock, is the only one to make any.
+fn put_in_place(partial: &Path, to: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::rename(partial, to),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+    }
 }
 
 fn copy_error(source: io::Error, path: &Path) -> Error {

@@ -365,7 +365,7 @@ fn at_terminal(session: &Session, line: &str) -> Terminal {
 fn it_has_a_terminal_of_the_size_of_ours(session: &Session) {
     let mut terminal = at_terminal(
         session,
-        "tty; stty size; trap 'stty size; exit' WINCH; sleep 1000 & wait",
+        "trap 'stty size; exit' WINCH; tty; stty size; sleep 1000 & wait",
     );
     terminal.expect("/dev/pts/");
     terminal.expect("33 111");

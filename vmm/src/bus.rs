@@ -7,17 +7,13 @@ use std::sync::{
 
 use crate::{
     console::SerialPort,
-    layout::{PM_CONTROL_PORT, PM_EVENT_PORT, SERIAL_PORT, SERIAL_PORTS},
+    layout::{
+        KEYBOARD_PORT, KEYBOARD_PULSE_RESET, PCI_ADDRESS_PORT, PCI_DATA_PORT, PM_CONTROL_PORT, PM_EVENT_PORT,
+        SERIAL_PORT, SERIAL_PORTS,
+    },
     pci_bus::PciBus,
 };
 
-const PCI_ADDRESS: u16 = 0xcf8;
-const PCI_DATA: u16 = 0xcfc;
-/// Inside the address port's four bytes, but by itself a reset line.
-const RESET_CONTROL: u16 = 0xcf9;
-const RESET_NOW: u8 = 1 << 2;
-const KEYBOARD_COMMAND: u16 = 0x64;
-const KEYBOARD_PULSE_RESET: u8 = 0xfe;
 /// Nothing can be written and something is always there to read: a kernel that looks for a controller gives up
 /// at once, and one that waits for it to take the reset command need not wait.
 const KEYBOARD_STATUS: u8 = 0xfd;
@@ -63,9 +59,9 @@ impl Bus {
         data.fill(0xff);
         match (port, data) {
             (SERIAL_PORT..SERIAL_END, [byte]) => *byte = self.serial().read((port - SERIAL_PORT) as u8),
-            (PCI_ADDRESS, data) => self.pci.address(data),
-            (PCI_DATA..PCI_END, data) => self.pci.read_config(port - PCI_DATA, data),
-            (KEYBOARD_COMMAND, [byte]) => *byte = KEYBOARD_STATUS,
+            (PCI_ADDRESS_PORT, data) => self.pci.address(data),
+            (PCI_DATA_PORT..PCI_END, data) => self.pci.read_config(port - PCI_DATA_PORT, data),
+            (KEYBOARD_PORT, [byte]) => *byte = KEYBOARD_STATUS,
             (CMOS_DATA, [byte]) => *byte = 0,
             (PM_EVENT_PORT..PM_ENABLE_PORT, data) => data.fill(0),
             (PM_ENABLE_PORT, data) => {
@@ -89,15 +85,14 @@ impl Bus {
                 // The log counts what it loses; there is nobody else to tell.
                 let _ = self.serial().write((port - SERIAL_PORT) as u8, *byte);
             }
-            (RESET_CONTROL, [byte]) if byte & RESET_NOW != 0 => return Effect::Reset,
-            (KEYBOARD_COMMAND, [KEYBOARD_PULSE_RESET]) => return Effect::Reset,
+            (KEYBOARD_PORT, [KEYBOARD_PULSE_RESET]) => return Effect::Reset,
             (PM_ENABLE_PORT, [low, high]) => {
                 self.events_enabled
                     .store(u16::from_le_bytes([*low, *high]), Ordering::Relaxed);
             }
             (PM_CONTROL_PORT, [_, high]) if high & PM_SLEEP != 0 => return Effect::PowerOff,
-            (PCI_ADDRESS..PCI_DATA, data) => self.pci.set_address(port - PCI_ADDRESS, data),
-            (PCI_DATA..PCI_END, data) => self.pci.write_config(port - PCI_DATA, data),
+            (PCI_ADDRESS_PORT..PCI_DATA_PORT, data) => self.pci.set_address(port - PCI_ADDRESS_PORT, data),
+            (PCI_DATA_PORT..PCI_END, data) => self.pci.write_config(port - PCI_DATA_PORT, data),
             _ => {}
         }
         Effect::None
@@ -119,5 +114,5 @@ impl Bus {
 }
 
 const SERIAL_END: u16 = SERIAL_PORT + SERIAL_PORTS;
-const PCI_END: u16 = PCI_DATA + 4;
+const PCI_END: u16 = PCI_DATA_PORT + 4;
 const PM_ENABLE_PORT: u16 = PM_EVENT_PORT + 2;

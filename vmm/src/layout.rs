@@ -37,6 +37,13 @@ pub(crate) const KVM_TSS: usize = 0xfffb_d000;
 /// A kernel may ask for its initial file system to end below this.
 pub(crate) const INITRAMFS_MAX_END: u64 = 0x7fff_ffff;
 
+/// Where the register of the next configuration access is named, and where it is accessed.
+pub(crate) const PCI_ADDRESS_PORT: u16 = 0xcf8;
+pub(crate) const PCI_DATA_PORT: u16 = 0xcfc;
+/// The keyboard controller's command port, of which there is only the reset line.
+pub(crate) const KEYBOARD_PORT: u16 = 0x64;
+pub(crate) const KEYBOARD_PULSE_RESET: u8 = 0xfe;
+
 pub(crate) const SERIAL_PORT: u16 = 0x3f8;
 pub(crate) const SERIAL_PORTS: u16 = 8;
 pub(crate) const SERIAL_IRQ: u32 = 4;

@@ -18,6 +18,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::{
     boot::{self, BootError},
     bus::Bus,
+    coalesced::CoalescedRing,
     console::{self, Dropped},
     cpu::{self, CpuError},
     exit::Exit,
@@ -38,6 +39,7 @@ const NEEDED: &[(Cap, &str)] = &[
     (Cap::UserMemory, "user memory"),
     (Cap::ExtCpuid, "CPUID"),
     (Cap::Pit2, "the interval timer"),
+    (Cap::CoalescedPio, "coalesced port writes"),
 ];
 
 /// A machine whose virtual CPUs run.
@@ -72,7 +74,7 @@ impl Machine {
             msi: Arc::new(KvmMsi(vm.clone())),
             failures: exit.clone(),
         };
-        let pci = PciBus::new(devices, &around).map_err(MachineError::Pci)?;
+        let pci = PciBus::new(devices, coalesce(&vm, &vcpus)?, &around).map_err(MachineError::Pci)?;
         let (serial, console_dropped) = serial(config, &vm)?;
         let bus = Arc::new(Bus::new(serial, pci));
         wire_doorbells(&vm, bus.pci())?;
@@ -212,6 +214,18 @@ fn serial(config: &MachineConfig, vm: &VmFd) -> Result<(console::SerialPort, Dro
         path: config.console.log.clone(),
         source,
     })
+}
+
+/// Has KVM keep the writes of PCI addresses for whoever answers the access that follows.
+fn coalesce(vm: &VmFd, vcpus: &[VcpuFd]) -> Result<CoalescedRing, MachineError> {
+    let ring = vcpus.first().map(CoalescedRing::of);
+    let ring = ring
+        .ok_or(MachineError::KvmLacks { what: "virtual CPUs" })?
+        .map_err(MachineError::Pci)?;
+    let bytes = u32::from(layout::PCI_DATA_PORT - layout::PCI_ADDRESS_PORT);
+    vm.register_coalesced_mmio(IoEventAddress::Pio(layout::PCI_ADDRESS_PORT.into()), bytes)
+        .map_err(kvm_error("coalesce writes"))?;
+    Ok(ring)
 }
 
 fn wire_doorbells(vm: &VmFd, pci: &PciBus) -> Result<(), MachineError> {

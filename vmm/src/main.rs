@@ -5,6 +5,7 @@
 
 mod boot;
 mod bus;
+mod coalesced;
 mod console;
 mod control;
 mod cpu;

@@ -7,14 +7,20 @@ use std::{
 
 use virtio::{
     Device, FailureSink,
-    pci::{BAR_BYTES, Doorbell, HostBridge, MsiSink, PciDevice},
+    pci::{BAR_BYTES, Doorbell, MsiSink, PciDevice},
 };
 use vm_memory::GuestMemoryMmap;
 
-use crate::layout::PCI_BARS;
+use crate::{
+    coalesced::CoalescedRing,
+    layout::{PCI_ADDRESS_PORT, PCI_BARS},
+};
 
 /// The address port: enable, bus, slot, function, register.
 const ENABLE: u32 = 1 << 31;
+/// On AMD's processors a kernel asks for registers beyond 256 by these bits. There are none: a function that
+/// answered would have its whole extended space searched.
+const EXTENDED: u32 = 0xf << 24;
 const SLOTS: usize = 32;
 
 /// What devices share.
@@ -28,14 +34,20 @@ pub(crate) struct Surroundings {
 #[derive(Debug)]
 pub(crate) struct PciBus {
     address: Mutex<u32>,
-    bridge: HostBridge,
-    /// Slot n + 1 on the bus; its BAR is the n-th.
+    /// Writes of the address that have not been looked at.
+    written: CoalescedRing,
+    /// In the order of their slots and of their BARs. There is no host bridge among them: the ACPI tables say
+    /// where the bus is, and who asks it for functions finds these.
     devices: Vec<Mutex<PciDevice>>,
 }
 
 impl PciBus {
-    pub(crate) fn new(devices: Vec<Box<dyn Device>>, around: &Surroundings) -> io::Result<Self> {
-        if devices.len() >= SLOTS {
+    pub(crate) fn new(
+        devices: Vec<Box<dyn Device>>,
+        written: CoalescedRing,
+        around: &Surroundings,
+    ) -> io::Result<Self> {
+        if devices.len() > SLOTS {
             return Err(io::Error::other("more devices than a PCI bus has slots"));
         }
         let device = |(index, device): (u32, Box<dyn Device>)| {
@@ -50,7 +62,7 @@ impl PciBus {
         let devices = (0..).zip(devices).map(device).collect::<io::Result<_>>()?;
         Ok(PciBus {
             address: Mutex::new(0),
-            bridge: HostBridge::new(),
+            written,
             devices,
         })
     }
@@ -65,33 +77,23 @@ impl PciBus {
     }
 
     pub(crate) fn set_address(&self, offset: u16, data: &[u8]) {
-        if let (0, Ok(word)) = (offset, <[u8; 4]>::try_from(data)) {
-            *lock(&self.address) = u32::from_le_bytes(word);
-        }
+        set_address(&mut self.latest_address(), offset.into(), data);
     }
 
     pub(crate) fn address(&self, data: &mut [u8]) {
-        let word = lock(&self.address).to_le_bytes();
+        let word = self.latest_address().to_le_bytes();
         data.iter_mut().zip(word).for_each(|(byte, value)| *byte = value);
     }
 
     pub(crate) fn read_config(&self, offset: u16, data: &mut [u8]) {
         data.fill(0xff);
-        match self.selected() {
-            Some((0, register)) => self.bridge.config().read(register + usize::from(offset), data),
-            Some((slot, register)) => {
-                if let Some(device) = self.devices.get(slot - 1) {
-                    lock(device).read_config(register + usize::from(offset), data);
-                }
-            }
-            None => {}
+        if let Some((device, register)) = self.selected() {
+            lock(device).read_config(register + usize::from(offset), data);
         }
     }
 
     pub(crate) fn write_config(&self, offset: u16, data: &[u8]) {
-        if let Some((slot, register)) = self.selected()
-            && let Some(device) = slot.checked_sub(1).and_then(|index| self.devices.get(index))
-        {
+        if let Some((device, register)) = self.selected() {
             lock(device).write_config(register + usize::from(offset), data);
         }
     }
@@ -120,12 +122,31 @@ impl PciBus {
         Some((self.devices.get(index)?, (offset % u64::from(BAR_BYTES)) as u32))
     }
 
-    /// Slot and register the address port names, if that is on this bus.
-    fn selected(&self) -> Option<(usize, usize)> {
-        let address = *lock(&self.address);
+    /// The address with every write up to now, in order.
+    fn latest_address(&self) -> MutexGuard<'_, u32> {
+        let mut address = lock(&self.address);
+        self.written.drain(|port, data| {
+            set_address(&mut address, port.wrapping_sub(PCI_ADDRESS_PORT.into()), data);
+        });
+        address
+    }
+
+    /// Function and register the address port names, if that is on this bus.
+    fn selected(&self) -> Option<(&Mutex<PciDevice>, usize)> {
+        let address = *self.latest_address();
         let (bus, function) = ((address >> 16) & 0xff, (address >> 8) & 0x7);
-        let here = address & ENABLE != 0 && bus == 0 && function == 0;
-        here.then_some((((address >> 11) & 0x1f) as usize, (address & 0xfc) as usize))
+        if address & ENABLE == 0 || address & EXTENDED != 0 || bus != 0 || function != 0 {
+            return None;
+        }
+        let device = self.devices.get(((address >> 11) & 0x1f) as usize)?;
+        Some((device, (address & 0xfc) as usize))
+    }
+}
+
+/// Only a whole word is an address.
+fn set_address(address: &mut u32, offset: u64, data: &[u8]) {
+    if let (0, Ok(word)) = (offset, <[u8; 4]>::try_from(data)) {
+        *address = u32::from_le_bytes(word);
     }
 }
 

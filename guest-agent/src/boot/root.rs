@@ -40,9 +40,10 @@ const SCRATCH: &str = "/dev/vdb";
 /// and writing them would fill it.
 const SCRATCH_OPTIONS: &CStr = c"discard,noinit_itable";
 
-/// Directories of the image can be renamed like any other, which package managers count on.
+/// Directories of the image can be renamed like any other, which package managers count on. Inode numbers
+/// say which layer they are of, so that what lists a directory and what looks at an entry say the same.
 const OVERLAY_OPTIONS: &CStr =
-    c"lowerdir=/mnt/lower,upperdir=/mnt/scratch/upper,workdir=/mnt/scratch/work,redirect_dir=on";
+    c"lowerdir=/mnt/lower,upperdir=/mnt/scratch/upper,workdir=/mnt/scratch/work,redirect_dir=on,xino=on";
 
 /// `/tmp`, where everybody may write.
 const SHARED_MODE: u32 = 0o1777;

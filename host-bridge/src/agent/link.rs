@@ -244,17 +244,17 @@ async fn introduce(mut stream: UnixStream, shared: &Arc<Shared>) -> Result<()> {
         return Err(Error::AgentVersion { found: hello.version });
     }
     match hello.role {
-        Role::Control(info) => take_control(stream, bounded(info), shared),
+        Role::Control(info) => take_control(stream, bounded(&info), shared),
         Role::Stream(id) => hand_over(stream, id, shared),
     }
 }
 
 /// What the guest says of itself, fit to be shown and short enough to be passed on with more around it.
-fn bounded(info: GuestInfo) -> GuestInfo {
+fn bounded(info: &GuestInfo) -> GuestInfo {
     GuestInfo {
         agent_version: console::safe(info.agent_version.as_bytes()),
         kernel: console::safe(info.kernel.as_bytes()),
-        ..info
+        uptime_ms: info.uptime_ms,
     }
 }
 

@@ -70,6 +70,19 @@ fn stat() -> Request {
 }
 
 #[tokio::test]
+async fn what_a_guest_says_of_itself_is_made_short_and_plain() {
+    let guest = Guest::new();
+    let boast = GuestInfo {
+        kernel: "\x1b[2J".repeat(20_000),
+        ..info()
+    };
+    let mut control = guest.dial(&Hello::new(Role::Control(boast))).await;
+    say(&mut control, &GuestMessage::Ready).await;
+    let kernel = guest.link.ready().await.unwrap().kernel;
+    assert!(kernel.len() < 400 && !kernel.contains('\x1b'), "{kernel}");
+}
+
+#[tokio::test]
 async fn a_guest_is_ready_when_it_says_so_after_the_welcome() {
     let guest = Guest::new();
     let mut control = guest.dial(&Hello::new(Role::Control(info()))).await;

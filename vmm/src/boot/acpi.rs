@@ -19,7 +19,8 @@ use acpi_tables::{
 };
 
 use crate::layout::{
-    ACPI, HOLE_START, IO_APIC, LOCAL_APIC, PM_CONTROL_BYTES, PM_CONTROL_PORT, PM_EVENT_BYTES, PM_EVENT_PORT,
+    ACPI, HOLE_START, IO_APIC, KEYBOARD_PORT, KEYBOARD_PULSE_RESET, LOCAL_APIC, PM_CONTROL_BYTES,
+    PM_CONTROL_PORT, PM_EVENT_BYTES, PM_EVENT_PORT,
 };
 
 const OEM: [u8; 6] = *b"COFFER";
@@ -33,8 +34,6 @@ const SCI: u16 = 9;
 /// What is not there, so that nobody probes for it.
 const BOOT_NO_VGA: u16 = 1 << 2;
 const BOOT_NO_CMOS: u16 = 1 << 5;
-const RESET_PORT: u64 = 0xcf9;
-const RESET_VALUE: u8 = 6;
 /// Tables start at addresses readers like.
 const ALIGN: usize = 16;
 
@@ -118,8 +117,14 @@ fn fadt(dsdt: u64) -> acpi_tables::fadt::FADT {
     table.pm1a_cnt_blk = u32::from(PM_CONTROL_PORT).into();
     table.pm1_cnt_len = PM_CONTROL_BYTES;
     table.iapc_boot_arch = (BOOT_NO_VGA | BOOT_NO_CMOS).into();
-    table.reset_reg = GAS::new(RegisterSpace::SystemIo, 8, 0, AccessSize::ByteAccess, RESET_PORT);
-    table.reset_value = RESET_VALUE;
+    table.reset_reg = GAS::new(
+        RegisterSpace::SystemIo,
+        8,
+        0,
+        AccessSize::ByteAccess,
+        KEYBOARD_PORT.into(),
+    );
+    table.reset_value = KEYBOARD_PULSE_RESET;
     table.finalize()
 }
 

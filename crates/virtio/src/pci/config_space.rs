@@ -120,31 +120,3 @@ impl ConfigSpace {
         }
     }
 }
-
-/// The function at slot 0: what tells a kernel that there is a PCI bus at all.
-#[derive(Clone, Debug)]
-pub struct HostBridge(ConfigSpace);
-
-impl HostBridge {
-    /// The bridge of generic virtual machines: kernels know it and have no quirks for it.
-    pub fn new() -> Self {
-        let identity = Identity {
-            vendor: 0x1b36,
-            device: 0x0008,
-            subsystem: 0,
-            class: [0x06, 0x00, 0x00],
-            revision: 0,
-        };
-        HostBridge(ConfigSpace::new(identity))
-    }
-
-    pub fn config(&self) -> &ConfigSpace {
-        &self.0
-    }
-}
-
-impl Default for HostBridge {
-    fn default() -> Self {
-        Self::new()
-    }
-}

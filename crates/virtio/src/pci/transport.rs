@@ -83,19 +83,20 @@ impl PciDevice {
         let common = CommonConfig::new(device.features() | RING_FEATURES, sizes);
         let mut config = ConfigSpace::new(identity(device.kind()));
         config.set_bar0(bar, BAR_BYTES);
+        // In the order a driver looks for them: each step along the list is an exit.
+        for (kind, area) in [
+            (CFG_COMMON, COMMON),
+            (CFG_ISR, ISR),
+            (CFG_NOTIFY, NOTIFY),
+            (CFG_DEVICE, DEVICE),
+        ] {
+            config.add_capability(CAPABILITY_VENDOR, &virtio_capability(kind, area));
+        }
         let msix_at = config.add_capability(
             CAPABILITY_MSIX,
             &Msix::capability(vectors, MSIX_TABLE, MSIX_PENDING),
         );
         config.allow(msix_at + 2, &Msix::CONTROL_WRITABLE.to_le_bytes());
-        for (kind, area) in [
-            (CFG_COMMON, COMMON),
-            (CFG_ISR, ISR),
-            (CFG_DEVICE, DEVICE),
-            (CFG_NOTIFY, NOTIFY),
-        ] {
-            config.add_capability(CAPABILITY_VENDOR, &virtio_capability(kind, area));
-        }
         let msix = Arc::new(Msix::new(vectors, sink));
         Ok(PciDevice {
             device,
