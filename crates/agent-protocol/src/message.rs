@@ -33,7 +33,8 @@ pub struct GuestInfo {
     pub uptime_ms: u64,
 }
 
-/// Names one operation of one session; chosen by the host, never reused while the session lives.
+/// Names one operation of one session; chosen by the host at random, so that no other process in the guest can
+/// answer for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StreamId(pub u64);
 

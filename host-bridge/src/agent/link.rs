@@ -126,7 +126,7 @@ impl Link {
 
     /// Asks for an operation and waits for the stream the guest dials for it.
     pub async fn start(&self, request: Request) -> Result<Operation> {
-        let id = StreamId(self.shared.next.fetch_add(1, Ordering::Relaxed));
+        let id = unguessable_id()?;
         let (arrived, stream) = oneshot::channel();
         lock(&self.shared.pending).insert(id, arrived);
         let _forget = Forget {
@@ -193,6 +193,15 @@ impl Shared {
             }),
         }
     }
+}
+
+/// Any process in the guest can dial us; only the agent, which is told the number, can answer for it.
+fn unguessable_id() -> Result<StreamId> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(std::io::Error::from)
+        .context("no random numbers", "getrandom")?;
+    Ok(StreamId(u64::from_ne_bytes(bytes)))
 }
 
 /// Takes a request off the list when its asker has the stream or gave up.
