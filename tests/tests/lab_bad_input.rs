@@ -178,6 +178,7 @@ fn open_to_us(path: &Path) -> &Path {
 fn the_host() {
     cases!(Host::new();
         a_full_disk,
+        a_disk_that_fills_up_under_the_sandbox,
         a_state_directory_that_cannot_be_written,
         a_state_directory_that_cannot_be_made,
         programs_that_are_not_beside_us,
@@ -185,13 +186,14 @@ fn the_host() {
     );
 }
 
-/// In a mount namespace of its own, where also an ordinary user may mount.
-fn a_full_disk(host: &Host) {
+/// A state directory of this size, in a mount namespace of its own, where also an ordinary user may mount.
+fn on_a_disk_of(host: &Host, size: &str, run: Run) -> Run {
+    let state = host.root().join("state");
     let mount = format!(
-        "mount -t tmpfs -o size=1M none {} && exec \"$@\"",
-        host.root().join("state").display()
+        "mount -t tmpfs -o size={size} none {} && exec \"$@\"",
+        state.display()
     );
-    let inside = [
+    run.under([
         "unshare",
         "--user",
         "--map-root-user",
@@ -200,11 +202,25 @@ fn a_full_disk(host: &Host) {
         "-c",
         &mount,
         "sh",
-    ];
-    host.coffer(["run", "--", "true"])
-        .under(inside)
+    ])
+}
+
+fn a_full_disk(host: &Host) {
+    let run = host.coffer(["run", "--", "true"]);
+    on_a_disk_of(host, "1M", run)
         .end()
         .complains(125, "no space left", "XDG_STATE_HOME");
+}
+
+/// The command sees a broken disk, and the machine goes on.
+fn a_disk_that_fills_up_under_the_sandbox(host: &Host) {
+    let line = "dd if=/dev/zero of=file bs=1M count=200 conv=fsync; echo goes on";
+    let run = host.coffer(["run", "--image", "small", "--", "sh", "-c", line]);
+    let ended = on_a_disk_of(host, "100M", run).end().says("goes on");
+    assert!(
+        ended.stderr.contains("error writing") || ended.stderr.contains("fsync failed"),
+        "{ended}"
+    );
 }
 
 /// Without a mapping of users nobody is root, so that this is also tried where the tests run as root.

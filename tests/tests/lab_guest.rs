@@ -93,7 +93,7 @@ fn python_finds_processes_and_the_system_as_it_should(session: &Session) {
         "test_subprocess",
         "test_os",
     ];
-    let ended = session.exec(&[], test).deadline(600).end().code(0);
+    let ended = session.exec(&[], test).deadline(840).end().code(0);
     assert!(ended.text().contains("SUCCESS"), "{ended}");
 }
 

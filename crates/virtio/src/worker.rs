@@ -85,34 +85,35 @@ impl Poll {
     }
 
     pub fn add(&self, fd: impl AsFd, token: u64, read: bool, write: bool) -> Result<(), WorkerError> {
-        epoll::add(
+        let added = epoll::add(
             &self.epoll,
             fd,
             epoll::EventData::new_u64(token),
             interest(read, write),
-        )
-        .map_err(|source| WorkerError::Host {
-            act: "cannot wait for a descriptor",
-            source: source.into(),
-        })
+        );
+        added.map_err(cannot_wait)
     }
 
     pub fn change(&self, fd: impl AsFd, token: u64, read: bool, write: bool) -> Result<(), WorkerError> {
-        epoll::modify(
+        let changed = epoll::modify(
             &self.epoll,
             fd,
             epoll::EventData::new_u64(token),
             interest(read, write),
-        )
-        .map_err(|source| WorkerError::Host {
-            act: "cannot wait for a descriptor",
-            source: source.into(),
-        })
+        );
+        changed.map_err(cannot_wait)
     }
 
     /// Forgets a descriptor; one that was never added is no error.
     pub fn remove(&self, fd: impl AsFd) {
         let _ = epoll::delete(&self.epoll, fd);
+    }
+}
+
+fn cannot_wait(source: rustix::io::Errno) -> WorkerError {
+    WorkerError::Host {
+        act: "cannot wait for a descriptor",
+        source: source.into(),
     }
 }
 
