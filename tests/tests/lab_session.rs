@@ -290,7 +290,7 @@ fn a_kernel_that_panics_under_a_command(host: &Host) {
     ended.complains(
         125,
         "kernel panicked: Kernel panic - not syncing: sysrq triggered crash",
-        "console ended with",
+        "the last it said",
     );
     assert!(
         host.coffer(["logs", "panic"])
