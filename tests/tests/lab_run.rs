@@ -306,7 +306,7 @@ fn two_hundred_at_once(session: &Session) {
 
 fn hundreds_one_after_the_other(session: &Session) {
     let client = Client::of(session);
-    for i in 0..500 {
+    for i in 0..300 {
         let (mut reader, _writer) = client.start(&["echo", &i.to_string()]).split().unwrap();
         assert_eq!(end(&mut reader), (0, format!("{i}\n")));
     }
