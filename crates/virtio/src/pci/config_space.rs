@@ -1,7 +1,7 @@
 //! The 256 bytes of PCI configuration space: a type 0 header, one BAR, a list of capabilities.
 
 /// What configuration mechanism 1 can address for one function.
-pub const CONFIG_SPACE_BYTES: usize = 256;
+const CONFIG_SPACE_BYTES: usize = 256;
 
 const VENDOR: usize = 0x00;
 const DEVICE: usize = 0x02;
@@ -35,7 +35,7 @@ pub(crate) struct Identity {
 
 /// Registers with a mask of the bits that a write changes.
 #[derive(Clone, Debug)]
-pub struct ConfigSpace {
+pub(crate) struct ConfigSpace {
     bytes: [u8; CONFIG_SPACE_BYTES],
     writable: [u8; CONFIG_SPACE_BYTES],
     end: usize,
@@ -93,13 +93,13 @@ impl ConfigSpace {
     }
 
     /// Bytes outside the space read as ones, like a bus nobody answers on.
-    pub fn read(&self, at: usize, data: &mut [u8]) {
+    pub(crate) fn read(&self, at: usize, data: &mut [u8]) {
         for (offset, byte) in data.iter_mut().enumerate() {
             *byte = self.bytes.get(at + offset).copied().unwrap_or(0xff);
         }
     }
 
-    pub fn write(&mut self, at: usize, data: &[u8]) {
+    pub(crate) fn write(&mut self, at: usize, data: &[u8]) {
         for (offset, byte) in data.iter().enumerate() {
             if let (Some(old), Some(mask)) = (self.bytes.get_mut(at + offset), self.writable.get(at + offset))
             {

@@ -13,7 +13,6 @@ mod config_space;
 mod msix;
 mod transport;
 
-pub use config_space::{CONFIG_SPACE_BYTES, ConfigSpace};
 pub use msix::{MsiMessage, MsiSink};
 pub use transport::{BAR_BYTES, Doorbell, PciDevice};
 
