@@ -1,0 +1,131 @@
+//! Reading directories.
+
+use rustix::io::Errno;
+use zerocopy::IntoBytes;
+
+use super::{
+    Call,
+    answer::{Answer, Length},
+    convert,
+    data::read_size,
+};
+use crate::{
+    DirectoryEntries, Entry, FileKind, FileSystem, Outgoing, Reply,
+    wire::{DirEntry, EntryOut, ReadIn},
+};
+
+/// `NAME_MAX`.
+const MAX_NAME: usize = 255;
+
+/// With its padding.
+const MAX_RECORD: usize = size_of::<EntryOut>() + size_of::<DirEntry>() + MAX_NAME + 1;
+
+pub(super) fn read<F: FileSystem>(
+    call: &Call<'_, F>,
+    answer: &mut Answer<'_, impl Outgoing>,
+    with_entries: bool,
+) -> Reply<Length> {
+    let ReadIn { offset, size, .. } = call.body.only()?;
+    let size = read_size(size)?;
+    answer.reserve(size)?;
+    let mut listing = Listing {
+        answer,
+        size,
+        used: 0,
+        with_entries,
+        broken: false,
+    };
+    call.fs
+        .read_directory(call.caller, call.node, offset, &mut listing)?;
+    if listing.broken {
+        return Err(Errno::IO);
+    }
+    Ok(Length::of(listing.used))
+}
+
+struct Listing<'a, 'b, O> {
+    answer: &'a mut Answer<'b, O>,
+    size: usize,
+    used: usize,
+    with_entries: bool,
+    broken: bool,
+}
+
+impl<O: Outgoing> Listing<'_, '_, O> {
+    fn record_len(&self, name: &[u8]) -> usize {
+        let entry = if self.with_entries {
+            size_of::<EntryOut>()
+        } else {
+            0
+        };
+        (entry + size_of::<DirEntry>() + name.len()).next_multiple_of(8)
+    }
+
+    /// Before this was called, the record was seen to fit.
+    fn put(&mut self, entry: &EntryOut, head: &DirEntry, name: &[u8]) -> bool {
+        let mut record = [0; MAX_RECORD];
+        let mut at = 0;
+        let mut append = |bytes: &[u8]| {
+            if let Some(place) = record.get_mut(at..at + bytes.len()) {
+                place.copy_from_slice(bytes);
+                at += bytes.len();
+            }
+        };
+        if self.with_entries {
+            append(entry.as_bytes());
+        }
+        append(head.as_bytes());
+        append(name);
+        let len = self.record_len(name);
+        let Some(record) = record.get(..len) else {
+            return false;
+        };
+        self.broken |= self.answer.put_at(self.used, record).is_err();
+        if !self.broken {
+            self.used += len;
+        }
+        !self.broken
+    }
+}
+
+impl<O: Outgoing> DirectoryEntries for Listing<'_, '_, O> {
+    fn wants_entries(&self) -> bool {
+        self.with_entries
+    }
+
+    fn fits(&self, name: &[u8]) -> bool {
+        !self.broken
+            && (1..=MAX_NAME).contains(&name.len())
+            && self.record_len(name) <= self.size.saturating_sub(self.used)
+    }
+
+    /// In a READDIRPLUS this is an entry without attributes, which the kernel looks up when it needs it.
+    fn add(&mut self, inode: u64, next: u64, kind: FileKind, name: &[u8]) -> bool {
+        self.fits(name) && self.put(&EntryOut::default(), &head(inode, next, kind, name), name)
+    }
+
+    fn add_with_entry(&mut self, entry: &Entry, next: u64, name: &[u8]) -> bool {
+        let Entry::Found { attributes, .. } = entry else {
+            return false;
+        };
+        if !self.with_entries || !self.fits(name) {
+            return false;
+        }
+        let mut shown = convert::entry_out(entry);
+        if matches!(name, b"." | b"..") {
+            // The kernel must not count these.
+            shown = EntryOut::default();
+        }
+        let head = head(attributes.inode, next, attributes.kind, name);
+        self.put(&shown, &head, name)
+    }
+}
+
+fn head(inode: u64, next: u64, kind: FileKind, name: &[u8]) -> DirEntry {
+    DirEntry {
+        inode,
+        next,
+        name_len: name.len() as u32,
+        kind: kind.directory_type(),
+    }
+}

@@ -1,0 +1,317 @@
+//! The content of files.
+
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, atomic::Ordering},
+};
+
+use fuse::{Attributes, Changes, FileKind, Payload, Reply, Target, TimeChange, WriteFlags};
+use rustix::{
+    fs::{AtFlags, FallocateFlags, Mode, OFlags, SeekFrom, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT},
+    io::Errno,
+};
+
+use super::{
+    Found, HostFs, Open, beneath,
+    descriptors::Access,
+    identity::{PERMISSIONS, is_shown_owner},
+    nodes::Slot,
+};
+
+/// Bytes copied from file to file in one request: more is asked for again, and a request has an end in sight.
+const MAX_COPY: u64 = 64 << 20;
+/// Permission bits without which our own user cannot open a file again.
+const OWNER_READ_WRITE: u32 = 0o600;
+
+impl HostFs {
+    /// The file of a node, open for `wanted`.
+    pub(super) fn data(&self, slot: Slot, wanted: Access) -> Reply<Arc<Open>> {
+        let (identity, place, open) = {
+            let nodes = self.nodes();
+            if let Some(open) = nodes.open(slot, wanted) {
+                return Ok(open);
+            }
+            let node = nodes.get(slot).ok_or(Errno::STALE)?;
+            let open = nodes.open(slot, Access::Path);
+            (node.identity, nodes.place(slot).cloned(), open)
+        };
+        match identity.kind {
+            FileKind::File => {}
+            FileKind::Directory => return Err(Errno::ISDIR),
+            _ => return Err(Errno::INVAL),
+        }
+        let had = open.as_ref().map_or(Access::Path, |open| open.access);
+        let place = match (place, &open) {
+            (Some(place), _) => place,
+            (None, Some(open)) => return self.widen(slot, open, wanted),
+            (None, None) => return Err(Errno::STALE),
+        };
+        let parent = self.directory(place.parent)?;
+        let open = |flags| self.open_known((parent.as_fd(), &place.name), identity, flags);
+        let (file, access) = open_for(wanted, had, open)?;
+        let open = Open::new(file, access, &self.shared.budget);
+        self.nodes().keep(slot, &open);
+        if access.writes() {
+            self.shared.bell.ring();
+        }
+        Ok(open)
+    }
+
+    /// A file without a name, opened again through the descriptor that is all we have of it.
+    fn widen(&self, slot: Slot, open: &Arc<Open>, wanted: Access) -> Reply<Arc<Open>> {
+        let number = through_proc(open);
+        let again = |flags: OFlags| {
+            let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+            rustix::fs::openat(&*self.shared.proc, &*number, flags, Mode::empty())
+        };
+        let (file, access) = open_for(wanted, open.access, again)?;
+        let wider = Open::new(file, access, &self.shared.budget);
+        if !self.nodes().pin(slot, &wider) {
+            self.nodes().keep(slot, &wider);
+        }
+        Ok(wider)
+    }
+
+    pub(super) fn read_file(&self, slot: Slot, mut offset: u64, target: &mut dyn Target) -> Reply<()> {
+        let file = self.data(slot, Access::Read)?;
+        while target.room() > 0 {
+            let room = target.room();
+            let n = target
+                .fill_from(file.as_fd(), offset, room)
+                .map_err(|error| errno(&error))?;
+            if n == 0 {
+                break;
+            }
+            offset = offset.saturating_add(n as u64);
+            self.read_bytes.fetch_add(n as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_file(
+        &self,
+        slot: Slot,
+        mut offset: u64,
+        payload: &mut dyn Payload,
+        flags: WriteFlags,
+    ) -> Reply<usize> {
+        let file = self.data(slot, Access::Write)?;
+        self.quota.before_write(&file, offset, payload.left(), flags)?;
+        if flags.contains(WriteFlags::KILL_PRIVILEGES) {
+            self.drop_privilege_bits(&file)?;
+        }
+        let mut written = 0;
+        while payload.left() > 0 {
+            let left = payload.left();
+            match payload.drain_to(file.as_fd(), offset, left, flags) {
+                Ok(0) => break,
+                Ok(n) => {
+                    written += n;
+                    offset = offset.saturating_add(n as u64);
+                }
+                // What is written is written; the error comes again with the rest.
+                Err(_) if written > 0 => break,
+                Err(error) => return Err(errno(&error)),
+            }
+        }
+        self.written_bytes.fetch_add(written as u64, Ordering::Relaxed);
+        Ok(written)
+    }
+
+    fn drop_privilege_bits(&self, file: &Open) -> Reply<()> {
+        let found = Found::of(file.as_fd())?;
+        if found.has_privilege_bits() {
+            rustix::fs::fchmod(file, Mode::from_raw_mode(found.raw_permissions() & PERMISSIONS))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn change(&self, slot: Slot, changes: &Changes) -> Reply<Attributes> {
+        for owner in [changes.uid, changes.gid].into_iter().flatten() {
+            if !is_shown_owner(owner) {
+                return Err(Errno::PERM);
+            }
+        }
+        if let Some(size) = changes.size {
+            self.truncate(slot, size, changes.kill_privileges)?;
+        }
+        if let Some(permissions) = changes.permissions {
+            self.set_permissions(slot, permissions & PERMISSIONS)?;
+        }
+        if changes.accessed.is_some() || changes.modified.is_some() {
+            self.set_times(slot, changes)?;
+        }
+        self.look(slot).map(|found| self.show(&found))
+    }
+
+    fn truncate(&self, slot: Slot, size: u64, kill_privileges: bool) -> Reply<()> {
+        let file = self.data(slot, Access::Write)?;
+        self.quota.before_truncate(&file, size)?;
+        if kill_privileges {
+            self.drop_privilege_bits(&file)?;
+        }
+        rustix::fs::ftruncate(&file, size)
+    }
+
+    fn set_permissions(&self, slot: Slot, permissions: u32) -> Reply<()> {
+        if permissions & OWNER_READ_WRITE != OWNER_READ_WRITE && !self.who.is_root() {
+            self.keep_before_closing(slot);
+        }
+        let place = self.place(slot)?;
+        let found = Found::of(place.as_fd())?;
+        if found.identity.kind == FileKind::Symlink {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let mode = Mode::from_raw_mode(permissions);
+        rustix::fs::chmodat(&*self.shared.proc, &*through_proc(&place), mode, AtFlags::empty())
+    }
+
+    /// A program may go on using a file whose permissions it takes from itself, but we could not open it again.
+    fn keep_before_closing(&self, slot: Slot) {
+        let open = self
+            .data(slot, Access::ReadWrite)
+            .or_else(|_| self.data(slot, Access::Read));
+        if let Ok(open) = open {
+            self.nodes().pin(slot, &open);
+        }
+    }
+
+    fn set_times(&self, slot: Slot, changes: &Changes) -> Reply<()> {
+        let times = Timestamps {
+            last_access: timespec(changes.accessed),
+            last_modification: timespec(changes.modified),
+        };
+        let place = self.place(slot)?;
+        if place.access == Access::Path {
+            return rustix::fs::utimensat(&*place, c"", &times, AtFlags::EMPTY_PATH);
+        }
+        rustix::fs::futimens(&*place, &times)
+    }
+
+    pub(super) fn sync_node(&self, slot: Slot, data_only: bool) -> Reply<()> {
+        let file = self.any(slot)?;
+        if data_only {
+            rustix::fs::fdatasync(file)
+        } else {
+            rustix::fs::fsync(file)
+        }
+    }
+
+    /// A file or directory, open for reading or, if that is all that is allowed, for writing.
+    pub(super) fn any(&self, slot: Slot) -> Reply<Arc<Open>> {
+        let is_directory = {
+            let nodes = self.nodes();
+            let node = nodes.get(slot).ok_or(Errno::STALE)?;
+            node.identity.kind == FileKind::Directory
+        };
+        if is_directory {
+            return self.directory_for_reading(slot);
+        }
+        match self.data(slot, Access::Read) {
+            Err(Errno::ACCESS) => self.data(slot, Access::Write),
+            other => other,
+        }
+    }
+
+    /// A directory, opened anew: its position is its own.
+    pub(super) fn directory_for_reading(&self, slot: Slot) -> Reply<Arc<Open>> {
+        let place = self.directory(slot)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let file = beneath::open(place.as_fd(), b".", flags, 0)?;
+        Ok(Open::new(file, Access::Read, &self.shared.budget))
+    }
+
+    pub(super) fn sync_everything(&self, slot: Slot) -> Reply<()> {
+        rustix::fs::syncfs(self.any(slot)?)
+    }
+
+    pub(super) fn allocate_range(&self, slot: Slot, (offset, len): (u64, u64), mode: u32) -> Reply<()> {
+        let mode = FallocateFlags::from_bits(mode).ok_or(Errno::OPNOTSUPP)?;
+        let known = FallocateFlags::KEEP_SIZE | FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE;
+        if !known.contains(mode) {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let file = self.data(slot, Access::Write)?;
+        if !mode.contains(FallocateFlags::PUNCH_HOLE) {
+            let end = offset.checked_add(len).ok_or(Errno::FBIG)?;
+            self.quota.before_allocate(&file, end, len)?;
+        }
+        rustix::fs::fallocate(&*file, mode, offset, len)
+    }
+
+    pub(super) fn seek_in(&self, slot: Slot, offset: u64, hole: bool) -> Reply<u64> {
+        let file = self.any(slot)?;
+        let to = if hole {
+            SeekFrom::Hole(offset)
+        } else {
+            SeekFrom::Data(offset)
+        };
+        rustix::fs::seek(&*file, to)
+    }
+
+    pub(super) fn copy(&self, from: (Slot, u64), to: (Slot, u64), len: u64) -> Reply<usize> {
+        let source = self.data(from.0, Access::Read)?;
+        let target = self.data(to.0, Access::Write)?;
+        let len = len.min(MAX_COPY);
+        self.quota
+            .before_write(&target, to.1, len as usize, WriteFlags::empty())?;
+        let (mut read_at, mut write_at) = (from.1, to.1);
+        let (reader, writer) = (source.as_fd(), target.as_fd());
+        let n = rustix::fs::copy_file_range(
+            reader,
+            Some(&mut read_at),
+            writer,
+            Some(&mut write_at),
+            len as usize,
+        )?;
+        self.read_bytes.fetch_add(n as u64, Ordering::Relaxed);
+        self.written_bytes.fetch_add(n as u64, Ordering::Relaxed);
+        Ok(n)
+    }
+}
+
+/// Opens for what is wanted, and for what was had, if both are allowed.
+fn open_for(
+    wanted: Access,
+    had: Access,
+    open: impl Fn(OFlags) -> Reply<OwnedFd>,
+) -> Reply<(OwnedFd, Access)> {
+    if wanted == Access::Read && !had.writes() {
+        return Ok((open(OFlags::RDONLY)?, Access::Read));
+    }
+    match open(OFlags::RDWR) {
+        Ok(file) => Ok((file, Access::ReadWrite)),
+        Err(Errno::ACCESS | Errno::TXTBSY | Errno::ROFS) if wanted == Access::Read => {
+            Ok((open(OFlags::RDONLY)?, Access::Read))
+        }
+        Err(Errno::ACCESS) if wanted == Access::Write => Ok((open(OFlags::WRONLY)?, Access::Write)),
+        Err(error) => Err(error),
+    }
+}
+
+/// The name of an open file in `/proc/self/fd`.
+pub(super) fn through_proc(open: &Open) -> String {
+    use std::os::fd::AsRawFd;
+    open.as_fd().as_raw_fd().to_string()
+}
+
+fn timespec(change: Option<TimeChange>) -> Timespec {
+    match change {
+        None => Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        Some(TimeChange::Now) => Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        },
+        Some(TimeChange::To(time)) => Timespec {
+            tv_sec: time.seconds,
+            tv_nsec: time.nanoseconds.into(),
+        },
+    }
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}

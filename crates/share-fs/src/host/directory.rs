@@ -1,0 +1,179 @@
+//! Listing directories.
+//!
+//! The guest does not tell when it opens or closes a directory, only where it goes on reading. A [`Stream`] is a
+//! directory somebody is in the middle of: the next request that names the same directory and offset takes it.
+
+use std::{
+    collections::VecDeque,
+    mem::MaybeUninit,
+    os::fd::AsFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use fuse::{DirectoryEntries, Entry, FileKind, Reply};
+use rustix::fs::{RawDir, SeekFrom};
+
+use super::{Found, HostFs, Open, descriptors::now, identity::kind_of_entry, nodes::Slot};
+
+/// Directories of one share that are being read at a time; one more, and the one not read for longest starts again
+/// from its offset.
+const MAX_STREAMS: usize = 32;
+/// Milliseconds after which a reader is not expected back.
+const IDLE: u64 = 2000;
+/// What the kernel gives at once: some hundred entries.
+const BATCH_BYTES: usize = 32 * 1024;
+
+#[derive(Debug, Default)]
+pub(super) struct Streams(Mutex<VecDeque<Stream>>);
+
+#[derive(Debug)]
+struct Stream {
+    slot: Slot,
+    file: Arc<Open>,
+    /// The offset of the next entry.
+    next: u64,
+    batch: VecDeque<Item>,
+    used: u64,
+}
+
+#[derive(Debug)]
+struct Item {
+    inode: u64,
+    /// The offset of the entry behind it.
+    next: u64,
+    kind: Option<FileKind>,
+    name: Box<[u8]>,
+}
+
+impl Streams {
+    fn take(&self, slot: Slot, offset: u64) -> Option<Stream> {
+        let mut streams = self.lock();
+        let at = streams
+            .iter()
+            .position(|stream| stream.slot == slot && stream.next == offset)?;
+        streams.remove(at)
+    }
+
+    fn put_back(&self, mut stream: Stream) {
+        stream.used = now();
+        let mut streams = self.lock();
+        if streams.len() >= MAX_STREAMS {
+            streams.pop_front();
+        }
+        streams.push_back(stream);
+    }
+
+    /// True when some are left.
+    pub(super) fn close_idle(&self) -> bool {
+        let mut streams = self.lock();
+        let now = now();
+        streams.retain(|stream| now.saturating_sub(stream.used) < IDLE);
+        !streams.is_empty()
+    }
+
+    pub(super) fn close_all(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Stream>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stream {
+    /// False at the end of the directory.
+    fn fill(&mut self) -> Reply<bool> {
+        let mut buffer = [MaybeUninit::uninit(); BATCH_BYTES];
+        let mut entries = RawDir::new(self.file.as_fd(), &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            self.batch.push_back(Item {
+                inode: entry.ino(),
+                next: entry.next_entry_cookie(),
+                kind: kind_of_entry(entry.file_type()),
+                name: entry.file_name().to_bytes().into(),
+            });
+            if entries.is_buffer_empty() {
+                break;
+            }
+        }
+        Ok(!self.batch.is_empty())
+    }
+}
+
+impl HostFs {
+    pub(super) fn list(&self, slot: Slot, offset: u64, entries: &mut dyn DirectoryEntries) -> Reply<()> {
+        let mut stream = match self.streams.take(slot, offset) {
+            Some(stream) => stream,
+            None => self.start_reading(slot, offset)?,
+        };
+        loop {
+            if stream.batch.is_empty() && !stream.fill()? {
+                return Ok(());
+            }
+            while let Some(item) = stream.batch.front() {
+                if !self.add(slot, &stream.file, item, entries)? {
+                    self.streams.put_back(stream);
+                    self.shared.bell.ring();
+                    return Ok(());
+                }
+                stream.next = item.next;
+                stream.batch.pop_front();
+            }
+        }
+    }
+
+    fn start_reading(&self, slot: Slot, offset: u64) -> Reply<Stream> {
+        let file = self.directory_for_reading(slot)?;
+        if offset != 0 {
+            rustix::fs::seek(&*file, SeekFrom::Start(offset))?;
+        }
+        Ok(Stream {
+            slot,
+            file,
+            next: offset,
+            batch: VecDeque::new(),
+            used: now(),
+        })
+    }
+
+    /// False when there is no room for it.
+    fn add(
+        &self,
+        directory: Slot,
+        file: &Open,
+        item: &Item,
+        entries: &mut dyn DirectoryEntries,
+    ) -> Reply<bool> {
+        let name = &*item.name;
+        let is_dots = matches!(name, b"." | b"..");
+        if !entries.fits(name) {
+            return Ok(false);
+        }
+        if (entries.wants_entries() || item.kind.is_none()) && !is_dots {
+            // Gone since the directory was read: nothing to tell of.
+            let Ok(found) = Found::at_bytes(file.as_fd(), name) else {
+                return Ok(true);
+            };
+            if entries.wants_entries()
+                && let Ok(entry) = self.tell(&found, directory, name)
+            {
+                let added = entries.add_with_entry(&entry, item.next, name);
+                if let (false, Entry::Found { node, .. }) = (added, entry) {
+                    self.unlearn(node);
+                }
+                return Ok(added);
+            }
+            return Ok(entries.add(item.inode, item.next, found.identity.kind, name));
+        }
+        let kind = item.kind.unwrap_or(FileKind::Directory);
+        Ok(entries.add(item.inode, item.next, kind, name))
+    }
+
+    fn unlearn(&self, node: fuse::NodeId) {
+        let mut nodes = self.nodes();
+        if let Ok(slot) = nodes.slot(node) {
+            nodes.forget(slot, 1);
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! One folder of the host, served.
+//!
+//! No path of the host is ever resolved here. A file is reached from the folder's own descriptor, or from that of a
+//! directory in it, by one name at a time (see [`beneath`]), and what is reached is compared with what the guest was
+//! told (see [`identity`]) before anything is done to it. So a name that the host, or another guest thread, turns
+//! into something else leads nowhere: the answer is ESTALE.
+
+mod beneath;
+mod data;
+mod descriptors;
+mod directory;
+mod identity;
+mod make;
+mod nodes;
+pub(crate) mod quota;
+mod remove;
+mod serve;
+mod walk;
+mod xattr;
+
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use fuse::{Attributes, Entry, FileKind, NodeId, Reply};
+use rustix::{fs::OFlags, io::Errno};
+use share_policy::{RelPath, Standing};
+
+pub(crate) use self::identity::Identity;
+use self::{
+    descriptors::{Access, Budget, Open, now},
+    directory::Streams,
+    identity::{Found, Process},
+    nodes::{MAX_DEPTH, Nodes, Place, ROOT, Slot},
+    quota::Quota,
+};
+use crate::{Cache, Limits, janitor::Bell};
+
+/// How long a directory that is held open is believed to be where it was. A folder that the host moves out of the
+/// share is out of the guest's reach after this.
+const PLACE_VALID: u64 = 900;
+/// How long a file stays open for writing after the guest last wrote to it: until then the host cannot execute it.
+const WRITER_IDLE: u64 = 200;
+
+/// What all shares of a device have in common.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    budget: Arc<Budget>,
+    /// `/proc/self/fd`, through which a file we hold open can be opened again or given a name.
+    proc: Arc<OwnedFd>,
+    bell: Arc<Bell>,
+}
+
+impl Shared {
+    /// `descriptors`: how many the shares may hold open, all together.
+    pub fn new(descriptors: usize) -> Result<Self, OpenError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let proc = rustix::fs::open(c"/proc/self/fd", flags, rustix::fs::Mode::empty());
+        Ok(Shared {
+            budget: Budget::new(descriptors),
+            proc: Arc::new(proc.map_err(OpenError::Proc)?),
+            bell: Arc::default(),
+        })
+    }
+
+    /// Rung when [`HostFs::tidy`] will have something to do.
+    pub(crate) fn bell(&self) -> Arc<Bell> {
+        Arc::clone(&self.bell)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot open /proc/self/fd")]
+    Proc(#[source] Errno),
+    #[error("folder is not a directory")]
+    NotADirectory,
+    #[error("cannot look at the folder")]
+    Look(#[source] Errno),
+    #[error("this kernel has no openat2, which keeps a guest inside its folder (Linux 5.6 has it)")]
+    NoOpenat2,
+}
+
+/// A folder of the host as a file system.
+#[derive(Debug)]
+pub struct HostFs {
+    nodes: Mutex<Nodes>,
+    shared: Shared,
+    streams: Streams,
+    quota: Quota,
+    cache: Cache,
+    who: Process,
+    /// Device and mount of the folder: nothing on another mount is served.
+    device: u64,
+    mount: u64,
+    read_bytes: AtomicU64,
+    written_bytes: AtomicU64,
+}
+
+impl HostFs {
+    /// `root` is a directory, opened with O_PATH or for reading.
+    pub fn new(root: OwnedFd, cache: Cache, limits: Limits, shared: &Shared) -> Result<Self, OpenError> {
+        let found = Found::of(root.as_fd()).map_err(OpenError::Look)?;
+        if found.identity.kind != FileKind::Directory {
+            return Err(OpenError::NotADirectory);
+        }
+        beneath::open(root.as_fd(), b".", OFlags::PATH, 0).map_err(|error| match error {
+            Errno::NOSYS => OpenError::NoOpenat2,
+            other => OpenError::Look(other),
+        })?;
+        let open = Open::new(root, Access::Path, &shared.budget);
+        Ok(HostFs {
+            nodes: Mutex::new(Nodes::new(found.identity, open, &shared.budget)),
+            shared: shared.clone(),
+            streams: Streams::default(),
+            quota: Quota::new(limits),
+            cache,
+            who: Process::current(),
+            device: found.identity.device,
+            mount: found.mount(),
+            read_bytes: AtomicU64::new(0),
+            written_bytes: AtomicU64::new(0),
+        })
+    }
+
+    /// The node of the folder itself.
+    pub fn root(&self) -> NodeId {
+        self.nodes().id(ROOT)
+    }
+
+    /// Nodes the guest knows.
+    pub fn known(&self) -> u64 {
+        self.nodes().known() as u64
+    }
+
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The folder was removed on the host; who has it open sees it empty.
+    pub(crate) fn is_lost(&self) -> bool {
+        let root = self.directory(ROOT);
+        !root.is_ok_and(|root| Found::of(root.as_fd()).is_ok_and(|found| found.links() > 0))
+    }
+
+    /// Closes what has been idle long enough; true when something is left to be closed later.
+    pub fn tidy(&self) -> bool {
+        let streams = self.streams.close_idle();
+        self.nodes().close_idle_writers(WRITER_IDLE) || streams
+    }
+
+    /// Where a node was last seen, from the folder down. A file without a name has none: ESTALE.
+    pub(crate) fn path(&self, node: NodeId) -> Reply<RelPath> {
+        let nodes = self.nodes();
+        let slot = nodes.slot(node)?;
+        path_of(&nodes, slot)
+    }
+
+    pub(crate) fn kind(&self, node: NodeId) -> Reply<FileKind> {
+        let nodes = self.nodes();
+        let slot = nodes.slot(node)?;
+        nodes.get(slot).map(|node| node.identity.kind).ok_or(Errno::STALE)
+    }
+
+    /// What the policy said of a node, if it was asked since the guest knows it.
+    pub(crate) fn standing(&self, node: NodeId) -> Option<Standing> {
+        let nodes = self.nodes();
+        nodes.get(nodes.slot(node).ok()?)?.standing
+    }
+
+    /// A file with several names stands as the strictest of those it was seen under.
+    pub(crate) fn set_standing(&self, node: NodeId, standing: Standing) {
+        let mut nodes = self.nodes();
+        if let Ok(slot) = nodes.slot(node)
+            && let Some(node) = nodes.get_mut(slot)
+            && !node.standing.is_some_and(Standing::is_protected)
+        {
+            node.standing = Some(standing);
+        }
+    }
+
+    pub(crate) fn clear_standings(&self) {
+        self.nodes().clear_standings();
+    }
+
+    pub(crate) fn has_many_names(&self, node: NodeId) -> bool {
+        let nodes = self.nodes();
+        let slot = nodes.slot(node).ok();
+        slot.and_then(|slot| nodes.get(slot))
+            .is_some_and(|node| node.many_names)
+    }
+
+    /// What is at a name now.
+    pub(crate) fn kind_at(&self, parent: NodeId, name: fuse::Name<'_>) -> Reply<FileKind> {
+        let directory = self.directory(self.slot(parent)?)?;
+        Found::at(directory.as_fd(), name.as_c_str()).map(|found| found.identity.kind)
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, Nodes> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot(&self, node: NodeId) -> Reply<Slot> {
+        self.nodes().slot(node)
+    }
+
+    pub(crate) fn valid(&self) -> Duration {
+        self.cache.valid()
+    }
+
+    fn show(&self, found: &Found) -> Attributes {
+        found.attributes(&self.who, self.device, self.valid())
+    }
+
+    /// Refuses what lies on another mount than the folder.
+    fn same_mount(&self, found: &Found) -> Reply<()> {
+        if found.mount() == self.mount {
+            Ok(())
+        } else {
+            Err(Errno::XDEV)
+        }
+    }
+
+    /// A directory that is held open, and is where it was a moment ago.
+    fn directory(&self, slot: Slot) -> Reply<Arc<Open>> {
+        let (mut base, mut chain) = {
+            let nodes = self.nodes();
+            let mut chain = Vec::new();
+            let mut at = slot;
+            let base = loop {
+                let node = nodes.get(at).ok_or(Errno::STALE)?;
+                if node.identity.kind != FileKind::Directory {
+                    return Err(Errno::NOTDIR);
+                }
+                let open = nodes.open(at, Access::Path);
+                if let Some(open) = &open
+                    && (at == ROOT || self.is_fresh(node.checked))
+                {
+                    break Arc::clone(open);
+                }
+                let place = nodes.place(at).ok_or(Errno::STALE)?.clone();
+                let parent = place.parent;
+                chain.push((at, node.identity, place, open));
+                if chain.len() > MAX_DEPTH {
+                    return Err(Errno::NAMETOOLONG);
+                }
+                at = parent;
+            };
+            (base, chain)
+        };
+        while let Some((slot, identity, place, open)) = chain.pop() {
+            base = match open {
+                Some(open) if Found::at_bytes(base.as_fd(), &place.name)?.identity == identity => open,
+                Some(_) => return Err(Errno::STALE),
+                None => {
+                    let flags = OFlags::PATH | OFlags::DIRECTORY;
+                    let file = self.open_known((base.as_fd(), &place.name), identity, flags)?;
+                    let open = Open::new(file, Access::Path, &self.shared.budget);
+                    self.nodes().keep(slot, &open);
+                    open
+                }
+            };
+            if let Some(node) = self.nodes().get_mut(slot) {
+                node.checked = now();
+            }
+        }
+        Ok(base)
+    }
+
+    fn is_fresh(&self, checked: u64) -> bool {
+        self.cache == Cache::Exclusive && checked != 0 || now().saturating_sub(checked) < PLACE_VALID
+    }
+
+    /// Opens what is known to be at a place, and nothing else that is there by now.
+    fn open_known(
+        &self,
+        (directory, name): (BorrowedFd<'_>, &[u8]),
+        identity: Identity,
+        flags: OFlags,
+    ) -> Reply<OwnedFd> {
+        let file = match beneath::open(directory, name, flags, 0) {
+            // The name is a symbolic link now, or gone.
+            Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR) => return Err(Errno::STALE),
+            other => other?,
+        };
+        if Found::of(file.as_fd())?.identity != identity {
+            return Err(Errno::STALE);
+        }
+        Ok(file)
+    }
+
+    /// A file of any kind, open at least as a place.
+    fn place(&self, slot: Slot) -> Reply<Arc<Open>> {
+        let (identity, place) = {
+            let nodes = self.nodes();
+            let node = nodes.get(slot).ok_or(Errno::STALE)?;
+            if node.identity.kind != FileKind::Directory
+                && let Some(open) = nodes.open(slot, Access::Path)
+            {
+                return Ok(open);
+            }
+            (node.identity, nodes.place(slot).cloned())
+        };
+        if identity.kind == FileKind::Directory {
+            return self.directory(slot);
+        }
+        let place = place.ok_or(Errno::STALE)?;
+        let parent = self.directory(place.parent)?;
+        let file = self.open_known((parent.as_fd(), &place.name), identity, OFlags::PATH)?;
+        Ok(Open::new(file, Access::Path, &self.shared.budget))
+    }
+
+    /// What a node is like now.
+    fn look(&self, slot: Slot) -> Reply<Found> {
+        let (identity, place, open) = {
+            let nodes = self.nodes();
+            let node = nodes.get(slot).ok_or(Errno::STALE)?;
+            (
+                node.identity,
+                nodes.place(slot).cloned(),
+                nodes.open(slot, Access::Path),
+            )
+        };
+        if let Some(open) = open {
+            let found = Found::of(open.as_fd())?;
+            if slot == ROOT && found.links() == 0 {
+                return Err(Errno::STALE);
+            }
+            return Ok(found);
+        }
+        let place = place.ok_or(Errno::STALE)?;
+        let parent = self.directory(place.parent)?;
+        match Found::at_bytes(parent.as_fd(), &place.name) {
+            Ok(found) if found.identity == identity => Ok(found),
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Err(Errno::STALE),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells the guest of what was found at a name.
+    fn tell(&self, found: &Found, parent: Slot, name: &[u8]) -> Reply<Entry> {
+        self.same_mount(found)?;
+        let place = Place {
+            parent,
+            name: name.into(),
+        };
+        self.tell_placed(found, Some(place)).map(|(_, entry)| entry)
+    }
+
+    fn tell_placed(&self, found: &Found, place: Option<Place>) -> Reply<(Slot, Entry)> {
+        let mut nodes = self.nodes();
+        let slot = nodes.learn(found.identity, place)?;
+        if let Some(node) = nodes.get_mut(slot) {
+            node.many_names = found.links() > 1 && found.identity.kind != FileKind::Directory;
+        }
+        let entry = Entry::Found {
+            node: nodes.id(slot),
+            generation: 0,
+            attributes: self.show(found),
+            valid: self.valid(),
+        };
+        Ok((slot, entry))
+    }
+}
+
+fn path_of(nodes: &Nodes, slot: Slot) -> Reply<RelPath> {
+    let mut names: Vec<&[u8]> = Vec::new();
+    let mut at = slot;
+    while at != ROOT {
+        let place = nodes.place(at).ok_or(Errno::STALE)?;
+        if names.len() > MAX_DEPTH {
+            return Err(Errno::NAMETOOLONG);
+        }
+        names.push(&place.name);
+        at = place.parent;
+    }
+    let mut path = RelPath::root();
+    for name in names.iter().rev() {
+        path.push(name).map_err(|_| Errno::NAMETOOLONG)?;
+    }
+    Ok(path)
+}

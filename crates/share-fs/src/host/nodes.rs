@@ -1,0 +1,515 @@
+//! What the guest's kernel knows of a folder: each file once, with how often it was told and where it was seen.
+//!
+//! ```text
+//!   lookup ──▶ Placed: parent and name ──unlink, rename over──▶ Nameless, held open
+//!                 │  ▲                                              │
+//!                 │  └───────────── link, rename, lookup ───────────┤
+//!                 └──────────────── last FORGET ────────────────────┴──▶ gone
+//! ```
+//!
+//! A node costs about 140 bytes and no descriptor. It stays while the guest counts it or a child of it is there,
+//! for children are found through their parents.
+
+use std::{
+    collections::VecDeque,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+};
+
+use fuse::NodeId;
+use hashbrown::HashTable;
+use rustix::io::Errno;
+use share_policy::Standing;
+
+use super::{
+    descriptors::{Access, Budget, Open},
+    identity::Identity,
+};
+
+/// Nodes of one share. A guest's kernel forgets what it has no memory for; one that does not may cost us this many
+/// times 140 bytes, and then hears ENFILE. It is more than the two million files a share is promised to work with.
+const MAX_NODES: usize = 3_000_000;
+/// Bits of a node's number that say where it is in the table; above them is which use of that place it is.
+const SLOT_BITS: u32 = 32;
+/// Uses of a place that are told apart.
+const GENERATIONS: u16 = u16::MAX;
+
+/// Where a node is in the table.
+pub(crate) type Slot = u32;
+
+/// The folder itself.
+pub(crate) const ROOT: Slot = 1;
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) identity: Identity,
+    /// Which use of its slot this is.
+    generation: u16,
+    /// What the policy said of it when it was last asked.
+    pub(crate) standing: Option<Standing>,
+    /// It had more than one name when it was last looked at.
+    pub(crate) many_names: bool,
+    /// How often the guest's kernel was told of it.
+    lookups: u64,
+    /// Nodes that name this one as their parent.
+    children: u32,
+    place: Option<Place>,
+    open: Option<Arc<Open>>,
+    /// Not to be closed for others: it could not be opened again.
+    pinned: bool,
+    /// Times it was made by CREATE or TMPFILE and is not released: its permissions may not let us open it again.
+    made: u32,
+    /// When its place was last found to be true, for directories.
+    pub(crate) checked: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) parent: Slot,
+    pub(crate) name: Box<[u8]>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Nodes {
+    slots: Vec<Slotted>,
+    free: VecDeque<Slot>,
+    by_identity: HashTable<Slot>,
+    by_place: HashTable<Slot>,
+    hasher: RandomState,
+    /// Nodes with an open file that may be closed, those not used for longest in front.
+    closable: VecDeque<Slot>,
+    pinned: usize,
+    budget: Arc<Budget>,
+    known: usize,
+}
+
+#[derive(Debug)]
+enum Slotted {
+    Used(Box<Node>),
+    /// With the generation of its last use.
+    Free(u16),
+}
+
+impl Nodes {
+    pub(crate) fn new(root: Identity, open: Arc<Open>, budget: &Arc<Budget>) -> Self {
+        let mut nodes = Nodes {
+            slots: vec![Slotted::Free(0)],
+            free: VecDeque::new(),
+            by_identity: HashTable::new(),
+            by_place: HashTable::new(),
+            hasher: RandomState::new(),
+            closable: VecDeque::new(),
+            pinned: 0,
+            budget: Arc::clone(budget),
+            known: 0,
+        };
+        let node = Node {
+            identity: root,
+            generation: 0,
+            standing: None,
+            many_names: false,
+            // The guest never looks it up and cannot forget it.
+            lookups: 1,
+            children: 0,
+            place: None,
+            open: Some(open),
+            pinned: true,
+            made: 0,
+            checked: u64::MAX,
+        };
+        nodes.slots.push(Slotted::Used(Box::new(node)));
+        nodes.index_identity(ROOT, root);
+        nodes
+    }
+
+    /// Nodes the guest knows.
+    pub(crate) fn known(&self) -> usize {
+        self.known
+    }
+
+    pub(crate) fn get(&self, slot: Slot) -> Option<&Node> {
+        match self.slots.get(slot as usize) {
+            Some(Slotted::Used(node)) => Some(node),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Node> {
+        match self.slots.get_mut(slot as usize) {
+            Some(Slotted::Used(node)) => Some(node),
+            _ => None,
+        }
+    }
+
+    /// The place in the table that a guest's number means now.
+    pub(crate) fn slot(&self, id: NodeId) -> Result<Slot, Errno> {
+        let slot = id.0 as u32;
+        let generation = (id.0 >> SLOT_BITS) as u16;
+        match self.get(slot) {
+            Some(node) if node.generation == generation => Ok(slot),
+            _ => Err(Errno::STALE),
+        }
+    }
+
+    pub(crate) fn id(&self, slot: Slot) -> NodeId {
+        let generation = self.get(slot).map_or(0, |node| node.generation);
+        NodeId(u64::from(generation) << SLOT_BITS | u64::from(slot))
+    }
+
+    /// The guest was told that `place` is this file: it counts once more. A file known by another name is the same
+    /// node, with its place where it was seen last.
+    pub(crate) fn learn(&mut self, identity: Identity, place: Option<Place>) -> Result<Slot, Errno> {
+        let slot = match self.find(identity) {
+            Some(slot) => slot,
+            None => self.insert(identity)?,
+        };
+        if slot != ROOT
+            && let Some(place) = place
+        {
+            self.put(slot, place);
+        }
+        if let Some(node) = self.get_mut(slot) {
+            node.lookups = node.lookups.saturating_add(1);
+        }
+        Ok(slot)
+    }
+
+    /// The guest forgets `count` of what it was told.
+    pub(crate) fn forget(&mut self, slot: Slot, count: u64) {
+        if slot == ROOT {
+            return;
+        }
+        if let Some(node) = self.get_mut(slot) {
+            node.lookups = node.lookups.saturating_sub(count);
+        }
+        self.release(slot);
+    }
+
+    /// The guest forgets everything, as its kernel does when it starts anew.
+    pub(crate) fn forget_all(&mut self) {
+        for slot in 0..self.slots.len() as Slot {
+            self.forget(slot, u64::MAX);
+        }
+    }
+
+    pub(crate) fn place(&self, slot: Slot) -> Option<&Place> {
+        self.get(slot)?.place.as_ref()
+    }
+
+    /// The node last seen at a place, if there is one.
+    pub(crate) fn at(&self, parent: Slot, name: &[u8]) -> Option<Slot> {
+        let hash = self.hash_place(parent, name);
+        let same = |slot: &Slot| {
+            self.place(*slot)
+                .is_some_and(|place| place.parent == parent && *place.name == *name)
+        };
+        self.by_place.find(hash, same).copied()
+    }
+
+    /// The node is now at `place`, and nothing else is.
+    pub(crate) fn put(&mut self, slot: Slot, place: Place) {
+        if self.place(slot) == Some(&place) {
+            return;
+        }
+        if let Some(other) = self.at(place.parent, &place.name) {
+            self.displace(other);
+        }
+        // Not below itself, which a rename of the host's during a lookup could make it look like.
+        if self.is_below(place.parent, slot) {
+            return self.displace(slot);
+        }
+        if let Some(parent) = self.get_mut(place.parent) {
+            parent.children += 1;
+        }
+        self.displace(slot);
+        let hash = self.hash_place(place.parent, &place.name);
+        if let Some(node) = self.get_mut(slot) {
+            node.place = Some(place);
+            let (slots, hasher) = (&self.slots, &self.hasher);
+            self.by_place
+                .insert_unique(hash, slot, |slot| rehash_place(slots, hasher, *slot));
+        }
+        self.unpin_if_placed(slot);
+    }
+
+    /// The node has no name any more, as far as is known.
+    pub(crate) fn displace(&mut self, slot: Slot) {
+        let Some(place) = self.get_mut(slot).and_then(|node| node.place.take()) else {
+            return;
+        };
+        let hash = self.hash_place(place.parent, &place.name);
+        if let Ok(entry) = self.by_place.find_entry(hash, |other| *other == slot) {
+            entry.remove();
+        }
+        if let Some(parent) = self.get_mut(place.parent) {
+            parent.children = parent.children.saturating_sub(1);
+        }
+        self.release(place.parent);
+    }
+
+    /// The open file of a node, if it serves.
+    pub(crate) fn open(&self, slot: Slot, wanted: Access) -> Option<Arc<Open>> {
+        let open = self.get(slot)?.open.as_ref()?;
+        open.touch();
+        open.access.serves(wanted).then(|| Arc::clone(open))
+    }
+
+    /// Keeps `open` for the node's next use, as long as there are descriptors to spare.
+    pub(crate) fn keep(&mut self, slot: Slot, open: &Arc<Open>) {
+        let Some(node) = self.get_mut(slot) else { return };
+        let is_listed = node.open.is_some() && !node.pinned;
+        let pinned = node.pinned;
+        node.open = Some(Arc::clone(open));
+        if !pinned && !is_listed {
+            self.closable.push_back(slot);
+        }
+        self.make_room();
+    }
+
+    /// Keeps `open` until the node is forgotten or [`Self::unpin`]ned: it could not be opened again. False when too
+    /// many are kept so already.
+    pub(crate) fn pin(&mut self, slot: Slot, open: &Arc<Open>) -> bool {
+        let limit = self.budget.limit_pinned();
+        let pinned = self.pinned;
+        let Some(node) = self.get_mut(slot) else {
+            return false;
+        };
+        if !node.pinned {
+            if pinned >= limit {
+                return false;
+            }
+            node.pinned = true;
+            node.open = Some(Arc::clone(open));
+            self.pinned += 1;
+            self.make_room();
+            return true;
+        }
+        node.open = Some(Arc::clone(open));
+        true
+    }
+
+    /// Made by CREATE or TMPFILE: kept open until as many [`Self::released`].
+    pub(crate) fn made(&mut self, slot: Slot, open: &Arc<Open>) {
+        if !self.pin(slot, open) {
+            self.keep(slot, open);
+        } else if let Some(node) = self.get_mut(slot) {
+            node.made = node.made.saturating_add(1);
+        }
+    }
+
+    pub(crate) fn released(&mut self, slot: Slot) {
+        if let Some(node) = self.get_mut(slot) {
+            node.made = node.made.saturating_sub(1);
+        }
+        self.unpin_if_placed(slot);
+    }
+
+    /// The node's file can be opened again by its name: it is closed now.
+    pub(crate) fn unpin_if_placed(&mut self, slot: Slot) {
+        if slot == ROOT {
+            return;
+        }
+        let Some(node) = self.get_mut(slot) else { return };
+        if node.pinned && node.made == 0 && node.place.is_some() {
+            node.pinned = false;
+            node.open = None;
+            self.pinned = self.pinned.saturating_sub(1);
+        }
+    }
+
+    /// Closes what was opened for writing and has not been used for so many milliseconds; true when some are left.
+    /// A program that somebody has open for writing cannot be executed on the host.
+    pub(crate) fn close_idle_writers(&mut self, idle: u64) -> bool {
+        let mut left = false;
+        let (slots, closable) = (&mut self.slots, &mut self.closable);
+        closable.retain(|slot| {
+            let Some(Slotted::Used(node)) = slots.get_mut(*slot as usize) else {
+                return false;
+            };
+            let Some(open) = &node.open else { return false };
+            if node.pinned {
+                return false;
+            }
+            if !open.access.writes() {
+                return true;
+            }
+            if open.idle() >= idle {
+                node.open = None;
+                return false;
+            }
+            left = true;
+            true
+        });
+        left
+    }
+
+    /// Nothing is known any more of how paths stand.
+    pub(crate) fn clear_standings(&mut self) {
+        for slotted in &mut self.slots {
+            if let Slotted::Used(node) = slotted {
+                node.standing = None;
+            }
+        }
+    }
+
+    pub(crate) fn find(&self, identity: Identity) -> Option<Slot> {
+        let hash = self.hash_identity(identity);
+        let same = |slot: &Slot| self.get(*slot).is_some_and(|node| node.identity == identity);
+        self.by_identity.find(hash, same).copied()
+    }
+
+    fn insert(&mut self, identity: Identity) -> Result<Slot, Errno> {
+        if self.known >= MAX_NODES {
+            return Err(Errno::NFILE);
+        }
+        let slot = match self.free.pop_front() {
+            Some(slot) => slot,
+            None => {
+                let slot = Slot::try_from(self.slots.len()).map_err(|_| Errno::NFILE)?;
+                self.slots.push(Slotted::Free(0));
+                slot
+            }
+        };
+        let generation = match self.slots.get(slot as usize) {
+            Some(Slotted::Free(last)) => last.wrapping_add(1),
+            _ => 0,
+        };
+        let node = Node {
+            identity,
+            generation,
+            standing: None,
+            many_names: false,
+            lookups: 0,
+            children: 0,
+            place: None,
+            open: None,
+            pinned: false,
+            made: 0,
+            checked: 0,
+        };
+        if let Some(slotted) = self.slots.get_mut(slot as usize) {
+            *slotted = Slotted::Used(Box::new(node));
+        }
+        self.known += 1;
+        self.index_identity(slot, identity);
+        Ok(slot)
+    }
+
+    /// Drops the node if nobody counts it, and its parents if that was all they were kept for.
+    fn release(&mut self, mut slot: Slot) {
+        while slot != ROOT {
+            let Some(node) = self.get(slot) else { return };
+            if node.lookups > 0 || node.children > 0 {
+                return;
+            }
+            let identity = node.identity;
+            let hash = self.hash_identity(identity);
+            if let Ok(entry) = self.by_identity.find_entry(hash, |other| *other == slot) {
+                entry.remove();
+            }
+            let Some(node) = self.take(slot) else { return };
+            self.pinned -= usize::from(node.pinned).min(self.pinned);
+            let Some(place) = node.place else { return };
+            let hash = self.hash_place(place.parent, &place.name);
+            if let Ok(entry) = self.by_place.find_entry(hash, |other| *other == slot) {
+                entry.remove();
+            }
+            if let Some(parent) = self.get_mut(place.parent) {
+                parent.children = parent.children.saturating_sub(1);
+            }
+            slot = place.parent;
+        }
+    }
+
+    fn take(&mut self, slot: Slot) -> Option<Node> {
+        let slotted = self.slots.get_mut(slot as usize)?;
+        let Slotted::Used(node) = slotted else { return None };
+        let generation = node.generation;
+        let Slotted::Used(node) = std::mem::replace(slotted, Slotted::Free(generation)) else {
+            return None;
+        };
+        self.known -= 1;
+        // A slot whose numbers are used up is not used again, so that no number ever means two files.
+        if generation < GENERATIONS {
+            self.free.push_back(slot);
+        }
+        Some(*node)
+    }
+
+    /// Closes files until the budget holds, those not used for longest first.
+    fn make_room(&mut self) {
+        let mut looked = 0;
+        while self.budget.is_spent() && looked < LOOK_AT && self.closable.len() > FAIR_SHARE {
+            let Some(slot) = self.closable.pop_front() else {
+                return;
+            };
+            looked += 1;
+            let Some(node) = self.get_mut(slot) else { continue };
+            let Some(open) = &node.open else { continue };
+            if node.pinned {
+                continue;
+            }
+            // In use by a request at this moment, or by one not long ago.
+            if looked < LOOK_AT / 2 && (Arc::strong_count(open) > 1 || open.idle() < RECENT) {
+                self.closable.push_back(slot);
+                continue;
+            }
+            node.open = None;
+        }
+    }
+
+    fn is_below(&self, mut slot: Slot, above: Slot) -> bool {
+        for _ in 0..MAX_DEPTH {
+            if slot == above {
+                return true;
+            }
+            match self.place(slot) {
+                Some(place) => slot = place.parent,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    fn index_identity(&mut self, slot: Slot, identity: Identity) {
+        let hash = self.hash_identity(identity);
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        self.by_identity
+            .insert_unique(hash, slot, |slot| rehash_identity(slots, hasher, *slot));
+    }
+
+    fn hash_identity(&self, identity: Identity) -> u64 {
+        self.hasher.hash_one((identity.device, identity.inode))
+    }
+
+    fn hash_place(&self, parent: Slot, name: &[u8]) -> u64 {
+        self.hasher.hash_one((parent, name))
+    }
+}
+
+/// Descriptors a share keeps even when others have spent the budget.
+const FAIR_SHARE: usize = 8;
+/// How many open files are looked at to find one to close; the second half is closed whatever it is.
+const LOOK_AT: usize = 16;
+/// Milliseconds in which an open file counts as used just now.
+const RECENT: u64 = 20;
+/// Directories in each other; a path of 4,096 bytes has fewer than half as many, but a guest can make one deeper by
+/// going down step by step.
+pub(crate) const MAX_DEPTH: usize = 4096;
+
+fn rehash_identity(slots: &[Slotted], hasher: &RandomState, slot: Slot) -> u64 {
+    match slots.get(slot as usize) {
+        Some(Slotted::Used(node)) => hasher.hash_one((node.identity.device, node.identity.inode)),
+        _ => 0,
+    }
+}
+
+fn rehash_place(slots: &[Slotted], hasher: &RandomState, slot: Slot) -> u64 {
+    match slots.get(slot as usize) {
+        Some(Slotted::Used(node)) => node
+            .place
+            .as_ref()
+            .map_or(0, |place| hasher.hash_one((place.parent, &*place.name))),
+        _ => 0,
+    }
+}

@@ -1,0 +1,163 @@
+//! Names that go or move.
+//!
+//! A file that loses its last known name may still be open in the guest, which does not tell us. So before a name
+//! the guest knows goes, its file is opened as a place and kept until the guest forgets it.
+
+use std::os::fd::AsFd;
+
+use fuse::{FileKind, Name, NodeId, RenameFlags, Reply};
+use rustix::fs::{AtFlags, OFlags};
+
+use super::{Access, Found, HostFs, Open, Place, beneath, nodes::Slot};
+
+impl HostFs {
+    pub(super) fn remove_file(&self, parent: NodeId, name: Name<'_>) -> Reply<()> {
+        let (parent, directory) = self.parent(parent)?;
+        let victim = self.before_losing(parent, &directory, name);
+        let bytes = self.bytes_of_last_name(&directory, name);
+        let gone = rustix::fs::unlinkat(&*directory, name.as_c_str(), AtFlags::empty());
+        self.settle(victim, bytes, gone)
+    }
+
+    pub(super) fn remove_folder(&self, parent: NodeId, name: Name<'_>) -> Reply<()> {
+        let (parent, directory) = self.parent(parent)?;
+        let victim = self.before_losing(parent, &directory, name);
+        let gone = rustix::fs::unlinkat(&*directory, name.as_c_str(), AtFlags::REMOVEDIR);
+        self.settle(victim, 0, gone)
+    }
+
+    pub(super) fn rename_entry(
+        &self,
+        (from, name): (NodeId, Name<'_>),
+        (to, new_name): (NodeId, Name<'_>),
+        flags: RenameFlags,
+    ) -> Reply<()> {
+        let (from, from_directory) = self.parent(from)?;
+        let (to, to_directory) = self.parent(to)?;
+        let how = rename_flags(flags);
+        let replaces = !flags.intersects(RenameFlags::NO_REPLACE | RenameFlags::EXCHANGE);
+        let same = from == to && name.as_bytes() == new_name.as_bytes();
+        let victim = (replaces && !same)
+            .then(|| self.before_losing(to, &to_directory, new_name))
+            .flatten();
+        let bytes = if replaces {
+            self.bytes_of_last_name(&to_directory, new_name)
+        } else {
+            0
+        };
+        let renamed = rustix::fs::renameat_with(
+            &*from_directory,
+            name.as_c_str(),
+            &*to_directory,
+            new_name.as_c_str(),
+            how,
+        );
+        if same || renamed.is_err() {
+            return self.keep_name(victim, renamed);
+        }
+        let old = Place {
+            parent: from,
+            name: name.as_bytes().into(),
+        };
+        let new = Place {
+            parent: to,
+            name: new_name.as_bytes().into(),
+        };
+        self.moved(old, new, flags.contains(RenameFlags::EXCHANGE), victim);
+        if victim.is_some() {
+            self.quota.unmade();
+            self.quota.give_back(bytes);
+        }
+        Ok(())
+    }
+
+    fn moved(&self, old: Place, new: Place, exchanged: bool, victim: Option<Slot>) {
+        let mut nodes = self.nodes();
+        let moved = nodes.at(old.parent, &old.name);
+        let other = nodes.at(new.parent, &new.name);
+        // Two names of one file: rename leaves both.
+        if !exchanged && moved.is_some() && moved == other {
+            return;
+        }
+        if let Some(victim) = victim {
+            nodes.displace(victim);
+        }
+        match (moved, other) {
+            (Some(moved), Some(other)) if exchanged => {
+                nodes.displace(other);
+                nodes.put(moved, new);
+                nodes.put(other, old);
+            }
+            (None, Some(other)) if exchanged => nodes.put(other, old),
+            (Some(moved), _) => nodes.put(moved, new),
+            (None, Some(other)) => nodes.displace(other),
+            (None, None) => {}
+        }
+    }
+
+    /// The node the guest knows at a name that is about to go, kept open.
+    fn before_losing(&self, parent: Slot, directory: &Open, name: Name<'_>) -> Option<Slot> {
+        let (slot, kind) = {
+            let nodes = self.nodes();
+            let slot = nodes.at(parent, name.as_bytes())?;
+            let node = nodes.get(slot)?;
+            if let Some(open) = nodes.open(slot, Access::Path) {
+                drop(nodes);
+                self.nodes().pin(slot, &open);
+                return Some(slot);
+            }
+            (slot, node.identity.kind)
+        };
+        if kind == FileKind::File
+            && let Ok(file) = beneath::open(directory.as_fd(), name.as_bytes(), OFlags::PATH, 0)
+        {
+            let open = Open::new(file, Access::Path, &self.shared.budget);
+            self.nodes().pin(slot, &open);
+        }
+        Some(slot)
+    }
+
+    fn settle(&self, victim: Option<Slot>, bytes: u64, gone: Reply<()>) -> Reply<()> {
+        if gone.is_err() {
+            return self.keep_name(victim, gone);
+        }
+        self.quota.unmade();
+        self.quota.give_back(bytes);
+        if let Some(victim) = victim {
+            self.nodes().displace(victim);
+        }
+        Ok(())
+    }
+
+    /// The name did not go after all.
+    fn keep_name(&self, victim: Option<Slot>, result: Reply<()>) -> Reply<()> {
+        if let Some(victim) = victim {
+            self.nodes().unpin_if_placed(victim);
+        }
+        result
+    }
+
+    /// What the file system gets back when this name goes.
+    fn bytes_of_last_name(&self, directory: &Open, name: Name<'_>) -> u64 {
+        if !self.quota.counts_bytes() {
+            return 0;
+        }
+        match Found::at(directory.as_fd(), name.as_c_str()) {
+            Ok(found) if found.links() == 1 && found.identity.kind == FileKind::File => found.size(),
+            _ => 0,
+        }
+    }
+}
+
+fn rename_flags(flags: RenameFlags) -> rustix::fs::RenameFlags {
+    let mut how = rustix::fs::RenameFlags::empty();
+    how.set(
+        rustix::fs::RenameFlags::NOREPLACE,
+        flags.contains(RenameFlags::NO_REPLACE),
+    );
+    how.set(
+        rustix::fs::RenameFlags::EXCHANGE,
+        flags.contains(RenameFlags::EXCHANGE),
+    );
+    how
+}

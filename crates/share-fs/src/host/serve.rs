@@ -1,0 +1,184 @@
+//! [`HostFs`] as a file system: which operation is done where.
+
+use std::ffi::CStr;
+
+use fuse::{
+    Attributes, Caller, Changes, CreateHow, DirectoryEntries, Entry, FileKind, FileSystem, FileSystemStatus,
+    Name, NodeId, Payload, RenameFlags, Reply, Target, WriteFlags, XattrFlags,
+};
+use rustix::io::Errno;
+
+use super::{HostFs, ROOT};
+
+impl FileSystem for HostFs {
+    fn lookup(&self, _: Caller, parent: NodeId, name: Name<'_>) -> Reply<Entry> {
+        self.look_up(parent, name)
+    }
+
+    fn forget(&self, node: NodeId, count: u64) {
+        let mut nodes = self.nodes();
+        if let Ok(slot) = nodes.slot(node) {
+            nodes.forget(slot, count);
+        }
+    }
+
+    fn forget_all(&self) {
+        self.streams.close_all();
+        self.nodes().forget_all();
+    }
+
+    fn attributes(&self, _: Caller, node: NodeId) -> Reply<Attributes> {
+        let slot = self.slot(node)?;
+        self.look(slot).map(|found| self.show(&found))
+    }
+
+    fn set_attributes(&self, _: Caller, node: NodeId, changes: &Changes) -> Reply<Attributes> {
+        self.change(self.slot(node)?, changes)
+    }
+
+    fn read_link(&self, _: Caller, node: NodeId) -> Reply<Vec<u8>> {
+        self.link_text(self.slot(node)?)
+    }
+
+    /// Files only: a FIFO or a socket could hang or mislead whoever opens it on the host, a device is the host's.
+    fn make_node(
+        &self,
+        _: Caller,
+        parent: NodeId,
+        name: Name<'_>,
+        kind: FileKind,
+        permissions: u32,
+    ) -> Reply<Entry> {
+        match kind {
+            FileKind::File => self.make_file(parent, name, permissions),
+            _ => Err(Errno::PERM),
+        }
+    }
+
+    fn make_directory(&self, _: Caller, parent: NodeId, name: Name<'_>, permissions: u32) -> Reply<Entry> {
+        self.make_folder(parent, name, permissions)
+    }
+
+    fn make_symlink(&self, _: Caller, parent: NodeId, name: Name<'_>, text: &CStr) -> Reply<Entry> {
+        self.make_text_link(parent, name, text)
+    }
+
+    fn make_link(&self, _: Caller, node: NodeId, parent: NodeId, name: Name<'_>) -> Reply<Entry> {
+        self.make_name(node, parent, name)
+    }
+
+    fn unlink(&self, _: Caller, parent: NodeId, name: Name<'_>) -> Reply<()> {
+        self.remove_file(parent, name)
+    }
+
+    fn remove_directory(&self, _: Caller, parent: NodeId, name: Name<'_>) -> Reply<()> {
+        self.remove_folder(parent, name)
+    }
+
+    fn rename(
+        &self,
+        _: Caller,
+        from: (NodeId, Name<'_>),
+        to: (NodeId, Name<'_>),
+        flags: RenameFlags,
+    ) -> Reply<()> {
+        self.rename_entry(from, to, flags)
+    }
+
+    fn create(&self, _: Caller, parent: NodeId, name: Name<'_>, how: CreateHow) -> Reply<Entry> {
+        self.create_file(parent, name, how)
+    }
+
+    fn make_temporary(&self, _: Caller, parent: NodeId, permissions: u32) -> Reply<Entry> {
+        self.make_unnamed(parent, permissions)
+    }
+
+    fn release(&self, node: NodeId) {
+        let mut nodes = self.nodes();
+        if let Ok(slot) = nodes.slot(node) {
+            nodes.released(slot);
+        }
+    }
+
+    fn read(&self, _: Caller, node: NodeId, offset: u64, target: &mut dyn Target) -> Reply<()> {
+        self.read_file(self.slot(node)?, offset, target)
+    }
+
+    fn write(
+        &self,
+        _: Caller,
+        node: NodeId,
+        offset: u64,
+        payload: &mut dyn Payload,
+        flags: WriteFlags,
+    ) -> Reply<usize> {
+        self.write_file(self.slot(node)?, offset, payload, flags)
+    }
+
+    fn sync(&self, _: Caller, node: NodeId, data_only: bool) -> Reply<()> {
+        self.sync_node(self.slot(node)?, data_only)
+    }
+
+    fn sync_all(&self, _: Caller, _: NodeId) -> Reply<()> {
+        self.sync_everything(ROOT)
+    }
+
+    fn read_directory(
+        &self,
+        _: Caller,
+        node: NodeId,
+        offset: u64,
+        entries: &mut dyn DirectoryEntries,
+    ) -> Reply<()> {
+        self.list(self.slot(node)?, offset, entries)
+    }
+
+    fn status(&self, _: Caller, _: NodeId) -> Reply<FileSystemStatus> {
+        let root = self.directory(ROOT)?;
+        let status = rustix::fs::fstatfs(&*root)?;
+        Ok(FileSystemStatus {
+            block_size: u32::try_from(status.f_bsize).unwrap_or(4096),
+            blocks: status.f_blocks,
+            free_blocks: status.f_bfree,
+            available_blocks: status.f_bavail,
+            files: status.f_files,
+            free_files: status.f_ffree,
+            name_length: u32::try_from(status.f_namelen).unwrap_or(255),
+        })
+    }
+
+    fn set_xattr(
+        &self,
+        _: Caller,
+        node: NodeId,
+        name: Name<'_>,
+        value: &[u8],
+        flags: XattrFlags,
+    ) -> Reply<()> {
+        self.set_user_xattr(self.slot(node)?, name, value, flags)
+    }
+
+    fn xattr(&self, _: Caller, node: NodeId, name: Name<'_>) -> Reply<Vec<u8>> {
+        self.user_xattr(self.slot(node)?, name)
+    }
+
+    fn list_xattrs(&self, _: Caller, node: NodeId) -> Reply<Vec<u8>> {
+        self.user_xattrs(self.slot(node)?)
+    }
+
+    fn remove_xattr(&self, _: Caller, node: NodeId, name: Name<'_>) -> Reply<()> {
+        self.remove_user_xattr(self.slot(node)?, name)
+    }
+
+    fn allocate(&self, _: Caller, node: NodeId, range: (u64, u64), mode: u32) -> Reply<()> {
+        self.allocate_range(self.slot(node)?, range, mode)
+    }
+
+    fn seek(&self, _: Caller, node: NodeId, offset: u64, hole: bool) -> Reply<u64> {
+        self.seek_in(self.slot(node)?, offset, hole)
+    }
+
+    fn copy_range(&self, _: Caller, from: (NodeId, u64), to: (NodeId, u64), len: u64) -> Reply<usize> {
+        self.copy((self.slot(from.0)?, from.1), (self.slot(to.0)?, to.1), len)
+    }
+}
