@@ -6,7 +6,8 @@
 //!
 //! Opening a file carries no state. The server tells the kernel so (ENOSYS to OPEN, OPENDIR and FLUSH), and the
 //! kernel then opens and closes without asking: every request names its node, and the file system finds its own
-//! descriptor for it. Only CREATE and TMPFILE, which cannot be repeated, leave something that RELEASE ends.
+//! descriptor for it. Only CREATE and TMPFILE, which cannot be repeated, leave something behind; RELEASE may end it,
+//! but Linux does not send that either once it need not open.
 #![forbid(unsafe_code)]
 
 pub mod buffer;

@@ -174,7 +174,8 @@ pub trait DirectoryEntries {
     /// Whether the kernel wants [`Self::add_with_entry`] (READDIRPLUS).
     fn wants_entries(&self) -> bool;
 
-    /// Whether an entry of this name still fits. Asked before a lookup that would have to be undone.
+    /// Whether an entry of this name still fits. Asked before a lookup that would have to be undone. An empty name and
+    /// one of more than 255 bytes never fit: leave those out, or the kernel takes the listing for finished.
     fn fits(&self, name: &[u8]) -> bool;
 
     /// `next` is the offset at which the reading goes on behind this entry. False: full, and not added.

@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    io::{Read, Write},
-    os::unix::fs::MetadataExt,
+    io::Write,
+    os::unix::fs::{FileExt, MetadataExt},
     path::Path,
 };
 
@@ -51,7 +51,7 @@ fn a_kernel_finds_reads_and_writes_what_is_there() {
     file.write_all(&vec![1; 3 << 20]).unwrap();
     file.sync_all().unwrap();
     let mut one = [9];
-    file.read_exact(&mut one).unwrap();
+    file.read_exact_at(&mut one, 4096).unwrap();
 
     fs::create_dir(at("new directory")).unwrap();
     std::os::unix::fs::symlink("anywhere", at("new link")).unwrap();

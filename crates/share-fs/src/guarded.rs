@@ -72,6 +72,18 @@ impl Guarded {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// Whether the guest does not see this name.
+    pub(crate) fn hides_in(&self, directory: NodeId, name: &[u8]) -> bool {
+        let plain = self.standing(directory).is_ok_and(Standing::is_plain);
+        if plain && !self.policy.may_leave_plain(name) {
+            return false;
+        }
+        // What cannot be told is not told of.
+        self.inner
+            .path_in(directory, name)
+            .map_or(true, |path| self.policy.hides(&path))
+    }
+
     fn carry_out(&self, decision: Decision) -> Reply<()> {
         let error = match decision {
             Decision::Allow => return Ok(()),
@@ -89,13 +101,14 @@ impl Guarded {
         if let Some(standing) = self.inner.standing(node) {
             return Ok(standing);
         }
+        let epoch = self.inner.epoch();
         let standing = match self.inner.path(node) {
             Ok(path) => self.policy.standing(&path),
             // A file that never had a name has none that is protected; one that lost it kept its standing.
             Err(Errno::STALE) => Standing::default(),
             Err(error) => return Err(error),
         };
-        self.inner.set_standing(node, standing);
+        self.inner.set_standing(node, standing, epoch);
         Ok(standing)
     }
 
@@ -156,8 +169,8 @@ impl Guarded {
         }
     }
 
-    /// The guest learns of a node by a name of this standing.
-    fn told(&self, entry: Entry, standing: Standing) -> Entry {
+    /// The guest learns of a node by a name of this standing, worked out in this epoch.
+    fn told(&self, entry: Entry, standing: Standing, epoch: u64) -> Entry {
         let Entry::Found {
             node,
             generation,
@@ -167,7 +180,7 @@ impl Guarded {
         else {
             return entry;
         };
-        self.inner.set_standing(node, standing);
+        self.inner.set_standing(node, standing, epoch);
         Entry::Found {
             node,
             generation,
@@ -252,21 +265,23 @@ struct Visible<'a> {
     parent: NodeId,
     /// The directory's path, when names in it have to be held against the patterns one by one.
     path: Option<RelPath>,
+    epoch: u64,
     entries: &'a mut dyn DirectoryEntries,
 }
 
 impl Visible<'_> {
-    fn standing(&self, name: &[u8]) -> Standing {
+    /// `None` when the guest does not see it, or nobody can tell.
+    fn standing(&self, name: &[u8]) -> Option<Standing> {
         let policy = &self.guard.policy;
         if matches!(name, b"." | b"..") || (self.path.is_none() && !policy.may_leave_plain(name)) {
-            return Standing::default();
+            return Some(Standing::default());
         }
-        let parent = match &self.path {
-            Some(path) => Ok(path.clone()),
-            None => self.guard.inner.path(self.parent),
+        let path = match &self.path {
+            Some(path) => path.join(name).ok()?,
+            None => self.guard.inner.path_in(self.parent, name).ok()?,
         };
-        let path = parent.and_then(|path| path.join(name).map_err(|_| Errno::NAMETOOLONG));
-        path.map_or(Standing::default(), |path| policy.standing(&path))
+        let standing = policy.standing(&path);
+        (!standing.is_hidden()).then_some(standing)
     }
 }
 
@@ -280,31 +295,31 @@ impl DirectoryEntries for Visible<'_> {
     }
 
     fn add(&mut self, inode: u64, next: u64, kind: FileKind, name: &[u8]) -> bool {
-        self.standing(name).is_hidden() || self.entries.add(inode, next, kind, name)
+        self.standing(name).is_none() || self.entries.add(inode, next, kind, name)
     }
 
     fn add_with_entry(&mut self, entry: &Entry, next: u64, name: &[u8]) -> bool {
-        let standing = self.standing(name);
-        if standing.is_hidden() {
+        let Some(standing) = self.standing(name) else {
             if let Entry::Found { node, .. } = entry {
                 self.guard.inner.forget(*node, 1);
             }
             return true;
-        }
-        let entry = self.guard.told(*entry, standing);
+        };
+        let entry = self.guard.told(*entry, standing, self.epoch);
         self.entries.add_with_entry(&entry, next, name)
     }
 }
 
 impl FileSystem for Guarded {
     fn lookup(&self, caller: Caller, parent: NodeId, name: Name<'_>) -> Reply<Entry> {
+        let epoch = self.inner.epoch();
         let standing = self.standing_at(parent, name)?;
         if standing.is_hidden() {
             return Ok(Entry::Absent {
                 valid: self.inner.valid(),
             });
         }
-        Ok(self.told(self.inner.lookup(caller, parent, name)?, standing))
+        Ok(self.told(self.inner.lookup(caller, parent, name)?, standing, epoch))
     }
 
     fn forget(&self, node: NodeId, count: u64) {
@@ -340,7 +355,7 @@ impl FileSystem for Guarded {
         let _names = self.changing_names();
         let standing = self.may_make(parent, name, policy_kind(kind))?;
         let entry = self.inner.make_node(caller, parent, name, kind, permissions)?;
-        Ok(self.told(entry, standing))
+        Ok(self.told(entry, standing, self.inner.epoch()))
     }
 
     fn make_directory(
@@ -353,14 +368,14 @@ impl FileSystem for Guarded {
         let _names = self.changing_names();
         let standing = self.may_make(parent, name, Kind::Directory)?;
         let entry = self.inner.make_directory(caller, parent, name, permissions)?;
-        Ok(self.told(entry, standing))
+        Ok(self.told(entry, standing, self.inner.epoch()))
     }
 
     fn make_symlink(&self, caller: Caller, parent: NodeId, name: Name<'_>, text: &CStr) -> Reply<Entry> {
         let _names = self.changing_names();
         let standing = self.may_make(parent, name, Kind::Symlink)?;
         let entry = self.inner.make_symlink(caller, parent, name, text)?;
-        Ok(self.told(entry, standing))
+        Ok(self.told(entry, standing, self.inner.epoch()))
     }
 
     fn make_link(&self, caller: Caller, node: NodeId, parent: NodeId, name: Name<'_>) -> Reply<Entry> {
@@ -368,7 +383,7 @@ impl FileSystem for Guarded {
         self.may_change(node)?;
         let standing = self.may_make(parent, name, policy_kind(self.inner.kind(node)?))?;
         let entry = self.inner.make_link(caller, node, parent, name)?;
-        Ok(self.told(entry, standing))
+        Ok(self.told(entry, standing, self.inner.epoch()))
     }
 
     fn unlink(&self, caller: Caller, parent: NodeId, name: Name<'_>) -> Reply<()> {
@@ -414,17 +429,13 @@ impl FileSystem for Guarded {
         let _names = self.changing_names();
         let standing = self.may_make(parent, name, Kind::File)?;
         let entry = self.inner.create(caller, parent, name, how)?;
-        Ok(self.told(entry, standing))
+        Ok(self.told(entry, standing, self.inner.epoch()))
     }
 
     fn make_temporary(&self, caller: Caller, parent: NodeId, permissions: u32) -> Reply<Entry> {
         // It has no name, so nothing speaks of it but the mode.
         self.carry_out(self.policy.decide_new(Standing::default(), Kind::File))?;
         self.inner.make_temporary(caller, parent, permissions)
-    }
-
-    fn release(&self, node: NodeId) {
-        self.inner.release(node);
     }
 
     fn read(&self, caller: Caller, node: NodeId, offset: u64, target: &mut dyn Target) -> Reply<()> {
@@ -458,6 +469,7 @@ impl FileSystem for Guarded {
         offset: u64,
         entries: &mut dyn DirectoryEntries,
     ) -> Reply<()> {
+        let epoch = self.inner.epoch();
         let path = if self.standing(node)?.is_plain() {
             None
         } else {
@@ -467,6 +479,7 @@ impl FileSystem for Guarded {
             guard: self,
             parent: node,
             path,
+            epoch,
             entries,
         };
         self.inner.read_directory(caller, node, offset, &mut visible)

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod events;
 mod exports;
 mod guarded;
 mod host;

@@ -7,7 +7,14 @@ use crate::{
 
 /// Matches in at most `tokens * name` steps: only the last star is ever tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Glob {
+pub(crate) struct Glob {
+    /// What every name that matches begins with, if two bytes of it are sure. Turns down nearly every name at once.
+    prefix: Option<[u8; 2]>,
+    shape: Shape,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Shape {
     /// `*`
     Any,
     Literal(Box<[u8]>),
@@ -57,55 +64,75 @@ fn bit(byte: u8) -> u128 {
 
 impl Glob {
     pub(crate) fn new(tokens: Vec<Token>) -> Self {
-        match tokens.as_slice() {
-            [Token::Star] => Glob::Any,
-            [Token::Star, rest @ ..] => match literal(rest) {
-                Some(suffix) => Glob::Suffix(suffix),
-                None => Glob::Tokens(tokens.into()),
-            },
-            all => match literal(all) {
-                Some(whole) => Glob::Literal(whole),
-                None => Glob::Tokens(tokens.into()),
-            },
+        let prefix = match tokens.as_slice() {
+            [Token::Byte(first), Token::Byte(second), ..] => Some([*first, *second]),
+            _ => None,
+        };
+        Glob {
+            prefix,
+            shape: Shape::new(tokens),
         }
+    }
+
+    /// `*`
+    pub(crate) fn any() -> Self {
+        Glob {
+            prefix: None,
+            shape: Shape::Any,
+        }
+    }
+
+    pub(crate) fn prefix(&self) -> Option<[u8; 2]> {
+        self.prefix
     }
 
     pub(crate) fn matches(&self, name: &[u8]) -> bool {
+        // ASCII at the front of a name stays there when the name is folded.
+        if let (Some(prefix), Some(front)) = (self.prefix, name.first_chunk::<2>())
+            && front.is_ascii()
+            && !front.eq_ignore_ascii_case(&prefix)
+        {
+            return false;
+        }
         if name.is_ascii() {
-            self.matches_folded(name)
+            self.shape.matches(name)
         } else {
             self.matches_unicode(name)
-        }
-    }
-
-    /// The first byte of every name that matches, if there is only one.
-    pub(crate) fn first_byte(&self) -> Option<u8> {
-        match self {
-            Glob::Literal(literal) => literal.first().copied(),
-            Glob::Tokens(tokens) => match tokens.first() {
-                Some(Token::Byte(byte)) => Some(*byte),
-                _ => None,
-            },
-            Glob::Any | Glob::Suffix(_) => None,
         }
     }
 
     #[cold]
     fn matches_unicode(&self, name: &[u8]) -> bool {
         let mut room: Room = [0; MAX_COMPONENT];
-        self.matches_folded(fold(name, &mut room))
+        self.shape.matches(fold(name, &mut room))
+    }
+}
+
+impl Shape {
+    fn new(tokens: Vec<Token>) -> Self {
+        match tokens.as_slice() {
+            [Token::Star] => Shape::Any,
+            [Token::Star, rest @ ..] => match literal(rest) {
+                Some(suffix) => Shape::Suffix(suffix),
+                None => Shape::Tokens(tokens.into()),
+            },
+            all => match literal(all) {
+                Some(whole) => Shape::Literal(whole),
+                None => Shape::Tokens(tokens.into()),
+            },
+        }
     }
 
-    fn matches_folded(&self, name: &[u8]) -> bool {
+    fn matches(&self, name: &[u8]) -> bool {
         match self {
-            Glob::Any => true,
-            Glob::Literal(literal) => literal.eq_ignore_ascii_case(name),
-            Glob::Suffix(suffix) => name
+            Shape::Any => true,
+            Shape::Literal(literal) => literal.eq_ignore_ascii_case(name),
+            Shape::Suffix(suffix) => name
                 .len()
                 .checked_sub(suffix.len())
                 .and_then(|start| name.get(start..))
                 .is_some_and(|end| suffix.eq_ignore_ascii_case(end)),
-            Glob::Tokens(tokens) => matches_tokens(tokens, name),
+            Shape::Tokens(tokens) => matches_tokens(tokens, name),
         }
     }
 }

@@ -182,7 +182,7 @@ fn rule(signs: &[Sign], takes_back: bool) -> Result<Rule, PatternFault> {
     parts.dedup_by(|one, other| *one == Step::AnyDepth && *other == Step::AnyDepth);
     // Everything below a directory is what its entries are, and everything below those.
     if let Some(last @ Step::AnyDepth) = parts.last_mut() {
-        *last = Step::Name(Glob::Any);
+        *last = Step::Name(Glob::any());
     }
     // A `**` at the front says that the rule floats, as the missing slash does.
     let floats = !anchored || parts.first() == Some(&Step::AnyDepth);

@@ -26,6 +26,9 @@ pub(crate) struct Verdict {
     pub(crate) covers_on_the_way: bool,
     /// The path is a directory on the way to something that a pattern can match.
     pub(crate) leads_to_more: bool,
+    /// Some pattern, be it one with `!`, matches the path or the beginning of it: what is below may stand otherwise
+    /// than it would elsewhere.
+    pub(crate) touches: bool,
 }
 
 impl PatternSet {
@@ -70,6 +73,7 @@ impl PatternSet {
         for rule in self.rules.iter().rev() {
             let progress = rule.follow(components.clone());
             verdict.leads_to_more |= !rule.takes_back && progress.is_under_way();
+            verdict.touches |= progress.is_under_way() || progress.is_covered();
             let Some(depth) = progress.covered_at() else {
                 continue;
             };

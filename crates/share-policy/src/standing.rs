@@ -3,6 +3,7 @@
 use crate::{
     glob::Glob,
     pattern_set::{PatternSet, Verdict},
+    rule::Rule,
 };
 
 /// How a path stands with the patterns. Small enough to keep beside every known directory.
@@ -11,6 +12,7 @@ pub struct Standing {
     hidden: bool,
     protected: bool,
     way: bool,
+    touched: bool,
 }
 
 impl Standing {
@@ -19,6 +21,7 @@ impl Standing {
             hidden: hidden.covers_on_the_way,
             protected: protected.covers,
             way: hidden.leads_to_more || protected.leads_to_more,
+            touched: hidden.touches || protected.touches,
         }
     }
 
@@ -37,20 +40,20 @@ impl Standing {
         self.way
     }
 
-    /// None of these: what lies below it stands as if it were the share's root. See
+    /// None of these, and no pattern with `!` speaks of it either: what lies below it stands as if it were the
+    /// share's root, and as it would in any other plain directory. See
     /// [`SharePolicy::may_leave_plain`](crate::SharePolicy::may_leave_plain).
     pub fn is_plain(self) -> bool {
-        self == Standing::default()
+        !self.touched
     }
 }
 
 /// The first components of all patterns: a path without any of them is plain.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Starts {
-    /// Bit `b`: one of `fixed` begins with the ASCII byte `b`. Turns down nearly every name in a project at once.
-    first_bytes: u128,
-    fixed: Vec<Glob>,
-    /// Those that begin with a wildcard or with something other than ASCII.
+    /// By what names that match begin with, in order.
+    fixed: Vec<([u8; 2], Glob)>,
+    /// Those that begin with a wildcard, or are a single byte.
     open: Vec<Glob>,
 }
 
@@ -58,38 +61,38 @@ impl Starts {
     pub(crate) fn of(sets: [&PatternSet; 2]) -> Self {
         let mut starts = Starts::default();
         let rules = sets.into_iter().flat_map(PatternSet::rules);
-        for glob in rules
-            .filter(|rule| !rule.takes_back)
-            .filter_map(|rule| rule.first())
-        {
+        for glob in rules.filter_map(Rule::first) {
             starts.add(glob);
         }
+        starts.fixed.sort_by_key(|(prefix, _)| *prefix);
         starts
     }
 
     fn add(&mut self, glob: &Glob) {
-        let list = match glob.first_byte() {
-            Some(byte) if byte.is_ascii() => {
-                self.first_bytes |= 1 << byte;
-                &mut self.fixed
-            }
-            _ => &mut self.open,
-        };
-        if !list.contains(glob) {
-            list.push(glob.clone());
+        match glob.prefix() {
+            Some(_) if self.fixed.iter().any(|(_, known)| known == glob) => {}
+            Some(prefix) => self.fixed.push((prefix, glob.clone())),
+            None if self.open.contains(glob) => {}
+            None => self.open.push(glob.clone()),
         }
     }
 
     pub(crate) fn may_begin_with(&self, name: &[u8]) -> bool {
-        let matches = |glob: &Glob| glob.matches(name);
-        (self.may_be_fixed(name) && self.fixed.iter().any(matches)) || self.open.iter().any(matches)
+        self.candidates(name).iter().any(|(_, glob)| glob.matches(name))
+            || self.open.iter().any(|glob| glob.matches(name))
     }
 
-    fn may_be_fixed(&self, name: &[u8]) -> bool {
-        match name.first() {
-            // A name that does not begin with ASCII may still fold into one that does.
-            Some(byte) if byte.is_ascii() => self.first_bytes & (1 << byte.to_ascii_lowercase()) != 0,
-            _ => true,
+    fn candidates(&self, name: &[u8]) -> &[([u8; 2], Glob)] {
+        match name.first_chunk::<2>() {
+            Some(front) if front.is_ascii() => {
+                let front = front.map(|byte| byte.to_ascii_lowercase());
+                let from = self.fixed.partition_point(|(prefix, _)| *prefix < front);
+                let rest = self.fixed.get(from..).unwrap_or(&[]);
+                let len = rest.partition_point(|(prefix, _)| *prefix == front);
+                rest.get(..len).unwrap_or(&[])
+            }
+            // It may fold into anything.
+            _ => &self.fixed,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
 };
 
 use fuse::{Attributes, Changes, FileKind, Payload, Reply, Target, TimeChange, WriteFlags};
@@ -20,7 +20,7 @@ use super::{
 
 /// Bytes copied from file to file in one request: more is asked for again, and a request has an end in sight.
 const MAX_COPY: u64 = 64 << 20;
-/// Permission bits without which our own user cannot open a file again.
+/// Permission bits without which our own user cannot open a file.
 const OWNER_READ_WRITE: u32 = 0o600;
 
 impl HostFs {
@@ -48,7 +48,10 @@ impl HostFs {
         };
         let parent = self.directory(place.parent)?;
         let open = |flags| self.open_known((parent.as_fd(), &place.name), identity, flags);
-        let (file, access) = open_for(wanted, had, open)?;
+        let (file, access) = match open_for(wanted, had, open) {
+            Err(Errno::ACCESS) => self.open_own(slot, || open_for(wanted, had, open))?,
+            other => other?,
+        };
         let open = Open::new(file, access, &self.shared.budget);
         self.nodes().keep(slot, &open);
         if access.writes() {
@@ -70,6 +73,29 @@ impl HostFs {
             self.nodes().keep(slot, &wider);
         }
         Ok(wider)
+    }
+
+    /// Opens a file of our own whose permissions forbid it. The guest's kernel has checked them where they count, when
+    /// its program opened the file: a program goes on writing to what it made read-only, or closed to all, since.
+    fn open_own(
+        &self,
+        slot: Slot,
+        open: impl FnOnce() -> Reply<(OwnedFd, Access)>,
+    ) -> Reply<(OwnedFd, Access)> {
+        let _alone = self.permissions.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = self.place(slot)?;
+        let permissions = Found::of(place.as_fd())?.raw_permissions();
+        // Not ours: the host says that it is not permitted.
+        self.store_permissions(&place, permissions | OWNER_READ_WRITE)
+            .map_err(|_| Errno::ACCESS)?;
+        let opened = open();
+        self.store_permissions(&place, permissions)?;
+        opened
+    }
+
+    fn store_permissions(&self, place: &Open, permissions: u32) -> Reply<()> {
+        let mode = Mode::from_raw_mode(permissions);
+        rustix::fs::chmodat(&*self.shared.proc, &*through_proc(place), mode, AtFlags::empty())
     }
 
     pub(super) fn read_file(&self, slot: Slot, mut offset: u64, target: &mut dyn Target) -> Reply<()> {
@@ -154,26 +180,13 @@ impl HostFs {
     }
 
     fn set_permissions(&self, slot: Slot, permissions: u32) -> Reply<()> {
-        if permissions & OWNER_READ_WRITE != OWNER_READ_WRITE && !self.who.is_root() {
-            self.keep_before_closing(slot);
-        }
+        let _alone = self.permissions.lock().unwrap_or_else(PoisonError::into_inner);
         let place = self.place(slot)?;
         let found = Found::of(place.as_fd())?;
         if found.identity.kind == FileKind::Symlink {
             return Err(Errno::OPNOTSUPP);
         }
-        let mode = Mode::from_raw_mode(permissions);
-        rustix::fs::chmodat(&*self.shared.proc, &*through_proc(&place), mode, AtFlags::empty())
-    }
-
-    /// A program may go on using a file whose permissions it takes from itself, but we could not open it again.
-    fn keep_before_closing(&self, slot: Slot) {
-        let open = self
-            .data(slot, Access::ReadWrite)
-            .or_else(|_| self.data(slot, Access::Read));
-        if let Ok(open) = open {
-            self.nodes().pin(slot, &open);
-        }
+        self.store_permissions(&place, permissions)
     }
 
     fn set_times(&self, slot: Slot, changes: &Changes) -> Reply<()> {

@@ -78,6 +78,14 @@ impl Found {
         self.stat.stx_size
     }
 
+    pub(crate) fn modified(&self) -> (i64, u32) {
+        (self.stat.stx_mtime.tv_sec, self.stat.stx_mtime.tv_nsec)
+    }
+
+    pub(crate) fn changed(&self) -> (i64, u32) {
+        (self.stat.stx_ctime.tv_sec, self.stat.stx_ctime.tv_nsec)
+    }
+
     /// Set-user-id or set-group-id, which a file of the host may have.
     pub(crate) fn has_privilege_bits(&self) -> bool {
         self.stat.stx_mode & 0o6000 != 0
@@ -113,6 +121,10 @@ impl Found {
 /// The owner and group that a change of owner may name: those shown, which changes nothing.
 pub(crate) fn is_shown_owner(id: u32) -> bool {
     id == SHOWN_OWNER
+}
+
+pub(crate) fn shown_owner() -> u32 {
+    SHOWN_OWNER
 }
 
 /// Who we are on the host: it decides which of a file's permission bits are ours.

@@ -86,16 +86,24 @@ impl HostFs {
         self.tell_made(file, None)
     }
 
-    /// The guest gets to know a file made just now, which stays open until it is released.
+    /// The guest gets to know a file made just now, which is probably written to next.
     fn tell_made(&self, file: OwnedFd, place: Option<(Slot, Name<'_>)>) -> Reply<Entry> {
         let found = Found::of(file.as_fd())?;
         let place = place.map(|(parent, name)| Place {
             parent,
             name: name.as_bytes().into(),
         });
+        let has_name = place.is_some();
         let open = Open::new(file, Access::ReadWrite, &self.shared.budget);
         let (slot, entry) = self.tell_placed(&found, place)?;
-        self.nodes().made(slot, &open);
+        let mut nodes = self.nodes();
+        if has_name {
+            nodes.keep(slot, &open);
+            self.shared.bell.ring();
+        } else if !nodes.pin(slot, &open) {
+            nodes.forget(slot, 1);
+            return Err(Errno::NFILE);
+        }
         Ok(entry)
     }
 

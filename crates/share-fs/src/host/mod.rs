@@ -9,6 +9,7 @@ mod beneath;
 mod data;
 mod descriptors;
 mod directory;
+mod echoed;
 mod identity;
 mod make;
 mod nodes;
@@ -16,6 +17,7 @@ pub(crate) mod quota;
 mod remove;
 mod serve;
 mod walk;
+mod watched;
 mod xattr;
 
 use std::{
@@ -31,13 +33,18 @@ use fuse::{Attributes, Entry, FileKind, NodeId, Reply};
 use rustix::{fs::OFlags, io::Errno};
 use share_policy::{RelPath, Standing};
 
-pub(crate) use self::identity::Identity;
+pub(crate) use self::{
+    descriptors::Open,
+    identity::Identity,
+    watched::{Change, State, ToWatch},
+};
 use self::{
-    descriptors::{Access, Budget, Open, now},
+    descriptors::{Access, Budget, now},
     directory::Streams,
     identity::{Found, Process},
     nodes::{MAX_DEPTH, Nodes, Place, ROOT, Slot},
     quota::Quota,
+    watched::Watched,
 };
 use crate::{Cache, Limits, janitor::Bell};
 
@@ -93,6 +100,9 @@ pub struct HostFs {
     shared: Shared,
     streams: Streams,
     quota: Quota,
+    /// Held while permissions change, and while they are set aside for a moment.
+    permissions: Mutex<()>,
+    watched: Watched,
     cache: Cache,
     who: Process,
     /// Device and mount of the folder: nothing on another mount is served.
@@ -119,6 +129,8 @@ impl HostFs {
             shared: shared.clone(),
             streams: Streams::default(),
             quota: Quota::new(limits),
+            permissions: Mutex::default(),
+            watched: Watched::default(),
             cache,
             who: Process::current(),
             device: found.identity.device,
@@ -177,10 +189,17 @@ impl HostFs {
         nodes.get(nodes.slot(node).ok()?)?.standing
     }
 
-    /// A file with several names stands as the strictest of those it was seen under.
-    pub(crate) fn set_standing(&self, node: NodeId, standing: Standing) {
+    /// Names mean the same, as far as the policy cares, as long as this number does not change.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.nodes().epoch()
+    }
+
+    /// A file with several names stands as the strictest of those it was seen under. What was worked out before names
+    /// changed is not kept.
+    pub(crate) fn set_standing(&self, node: NodeId, standing: Standing, epoch: u64) {
         let mut nodes = self.nodes();
-        if let Ok(slot) = nodes.slot(node)
+        if nodes.epoch() == epoch
+            && let Ok(slot) = nodes.slot(node)
             && let Some(node) = nodes.get_mut(slot)
             && !node.standing.is_some_and(Standing::is_protected)
         {

@@ -57,8 +57,6 @@ pub(crate) struct Node {
     open: Option<Arc<Open>>,
     /// Not to be closed for others: it could not be opened again.
     pinned: bool,
-    /// Times it was made by CREATE or TMPFILE and is not released: its permissions may not let us open it again.
-    made: u32,
     /// When its place was last found to be true, for directories.
     pub(crate) checked: u64,
 }
@@ -81,6 +79,8 @@ pub(crate) struct Nodes {
     pinned: usize,
     budget: Arc<Budget>,
     known: usize,
+    /// Counts [`Self::clear_standings`].
+    epoch: u64,
 }
 
 #[derive(Debug)]
@@ -102,6 +102,7 @@ impl Nodes {
             pinned: 0,
             budget: Arc::clone(budget),
             known: 0,
+            epoch: 0,
         };
         let node = Node {
             identity: root,
@@ -114,7 +115,6 @@ impl Nodes {
             place: None,
             open: Some(open),
             pinned: true,
-            made: 0,
             checked: u64::MAX,
         };
         nodes.slots.push(Slotted::Used(Box::new(node)));
@@ -125,6 +125,10 @@ impl Nodes {
     /// Nodes the guest knows.
     pub(crate) fn known(&self) -> usize {
         self.known
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     pub(crate) fn get(&self, slot: Slot) -> Option<&Node> {
@@ -266,8 +270,8 @@ impl Nodes {
         self.make_room();
     }
 
-    /// Keeps `open` until the node is forgotten or [`Self::unpin`]ned: it could not be opened again. False when too
-    /// many are kept so already.
+    /// Keeps `open` until the node is forgotten or has a name again: it could not be opened. False when too many are
+    /// kept so already.
     pub(crate) fn pin(&mut self, slot: Slot, open: &Arc<Open>) -> bool {
         let limit = self.budget.limit_pinned();
         let pinned = self.pinned;
@@ -288,29 +292,13 @@ impl Nodes {
         true
     }
 
-    /// Made by CREATE or TMPFILE: kept open until as many [`Self::released`].
-    pub(crate) fn made(&mut self, slot: Slot, open: &Arc<Open>) {
-        if !self.pin(slot, open) {
-            self.keep(slot, open);
-        } else if let Some(node) = self.get_mut(slot) {
-            node.made = node.made.saturating_add(1);
-        }
-    }
-
-    pub(crate) fn released(&mut self, slot: Slot) {
-        if let Some(node) = self.get_mut(slot) {
-            node.made = node.made.saturating_sub(1);
-        }
-        self.unpin_if_placed(slot);
-    }
-
     /// The node's file can be opened again by its name: it is closed now.
     pub(crate) fn unpin_if_placed(&mut self, slot: Slot) {
         if slot == ROOT {
             return;
         }
         let Some(node) = self.get_mut(slot) else { return };
-        if node.pinned && node.made == 0 && node.place.is_some() {
+        if node.pinned && node.place.is_some() {
             node.pinned = false;
             node.open = None;
             self.pinned = self.pinned.saturating_sub(1);
@@ -345,6 +333,7 @@ impl Nodes {
 
     /// Nothing is known any more of how paths stand.
     pub(crate) fn clear_standings(&mut self) {
+        self.epoch += 1;
         for slotted in &mut self.slots {
             if let Slotted::Used(node) = slotted {
                 node.standing = None;
@@ -355,6 +344,16 @@ impl Nodes {
     pub(crate) fn find(&self, identity: Identity) -> Option<Slot> {
         let hash = self.hash_identity(identity);
         let same = |slot: &Slot| self.get(*slot).is_some_and(|node| node.identity == identity);
+        self.by_identity.find(hash, same).copied()
+    }
+
+    /// The node of an inode number, as the guest sees it.
+    pub(crate) fn find_number(&self, device: u64, inode: u64) -> Option<Slot> {
+        let hash = self.hasher.hash_one((device, inode));
+        let same = |slot: &Slot| {
+            self.get(*slot)
+                .is_some_and(|node| node.identity.number() == (device, inode))
+        };
         self.by_identity.find(hash, same).copied()
     }
 
@@ -384,7 +383,6 @@ impl Nodes {
             place: None,
             open: None,
             pinned: false,
-            made: 0,
             checked: 0,
         };
         if let Some(slotted) = self.slots.get_mut(slot as usize) {

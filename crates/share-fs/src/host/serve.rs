@@ -8,7 +8,20 @@ use fuse::{
 };
 use rustix::io::Errno;
 
-use super::{HostFs, ROOT};
+use super::{HostFs, ROOT, nodes::Slot};
+
+impl HostFs {
+    /// The guest did something to a name, whose result this is.
+    fn noted<T>(&self, parent: NodeId, name: Name<'_>, result: Reply<T>) -> Reply<T> {
+        self.did(parent, name.as_bytes());
+        result
+    }
+
+    fn noted_file<T>(&self, slot: Slot, result: Reply<T>) -> Reply<T> {
+        self.did_to(slot);
+        result
+    }
+}
 
 impl FileSystem for HostFs {
     fn lookup(&self, _: Caller, parent: NodeId, name: Name<'_>) -> Reply<Entry> {
@@ -33,7 +46,8 @@ impl FileSystem for HostFs {
     }
 
     fn set_attributes(&self, _: Caller, node: NodeId, changes: &Changes) -> Reply<Attributes> {
-        self.change(self.slot(node)?, changes)
+        let slot = self.slot(node)?;
+        self.noted_file(slot, self.change(slot, changes))
     }
 
     fn read_link(&self, _: Caller, node: NodeId) -> Reply<Vec<u8>> {
@@ -50,29 +64,29 @@ impl FileSystem for HostFs {
         permissions: u32,
     ) -> Reply<Entry> {
         match kind {
-            FileKind::File => self.make_file(parent, name, permissions),
+            FileKind::File => self.noted(parent, name, self.make_file(parent, name, permissions)),
             _ => Err(Errno::PERM),
         }
     }
 
     fn make_directory(&self, _: Caller, parent: NodeId, name: Name<'_>, permissions: u32) -> Reply<Entry> {
-        self.make_folder(parent, name, permissions)
+        self.noted(parent, name, self.make_folder(parent, name, permissions))
     }
 
     fn make_symlink(&self, _: Caller, parent: NodeId, name: Name<'_>, text: &CStr) -> Reply<Entry> {
-        self.make_text_link(parent, name, text)
+        self.noted(parent, name, self.make_text_link(parent, name, text))
     }
 
     fn make_link(&self, _: Caller, node: NodeId, parent: NodeId, name: Name<'_>) -> Reply<Entry> {
-        self.make_name(node, parent, name)
+        self.noted(parent, name, self.make_name(node, parent, name))
     }
 
     fn unlink(&self, _: Caller, parent: NodeId, name: Name<'_>) -> Reply<()> {
-        self.remove_file(parent, name)
+        self.noted(parent, name, self.remove_file(parent, name))
     }
 
     fn remove_directory(&self, _: Caller, parent: NodeId, name: Name<'_>) -> Reply<()> {
-        self.remove_folder(parent, name)
+        self.noted(parent, name, self.remove_folder(parent, name))
     }
 
     fn rename(
@@ -82,22 +96,16 @@ impl FileSystem for HostFs {
         to: (NodeId, Name<'_>),
         flags: RenameFlags,
     ) -> Reply<()> {
-        self.rename_entry(from, to, flags)
+        let renamed = self.rename_entry(from, to, flags);
+        self.noted(from.0, from.1, self.noted(to.0, to.1, renamed))
     }
 
     fn create(&self, _: Caller, parent: NodeId, name: Name<'_>, how: CreateHow) -> Reply<Entry> {
-        self.create_file(parent, name, how)
+        self.noted(parent, name, self.create_file(parent, name, how))
     }
 
     fn make_temporary(&self, _: Caller, parent: NodeId, permissions: u32) -> Reply<Entry> {
         self.make_unnamed(parent, permissions)
-    }
-
-    fn release(&self, node: NodeId) {
-        let mut nodes = self.nodes();
-        if let Ok(slot) = nodes.slot(node) {
-            nodes.released(slot);
-        }
     }
 
     fn read(&self, _: Caller, node: NodeId, offset: u64, target: &mut dyn Target) -> Reply<()> {
@@ -112,7 +120,8 @@ impl FileSystem for HostFs {
         payload: &mut dyn Payload,
         flags: WriteFlags,
     ) -> Reply<usize> {
-        self.write_file(self.slot(node)?, offset, payload, flags)
+        let slot = self.slot(node)?;
+        self.noted_file(slot, self.write_file(slot, offset, payload, flags))
     }
 
     fn sync(&self, _: Caller, node: NodeId, data_only: bool) -> Reply<()> {
@@ -155,7 +164,8 @@ impl FileSystem for HostFs {
         value: &[u8],
         flags: XattrFlags,
     ) -> Reply<()> {
-        self.set_user_xattr(self.slot(node)?, name, value, flags)
+        let slot = self.slot(node)?;
+        self.noted_file(slot, self.set_user_xattr(slot, name, value, flags))
     }
 
     fn xattr(&self, _: Caller, node: NodeId, name: Name<'_>) -> Reply<Vec<u8>> {
@@ -167,11 +177,13 @@ impl FileSystem for HostFs {
     }
 
     fn remove_xattr(&self, _: Caller, node: NodeId, name: Name<'_>) -> Reply<()> {
-        self.remove_user_xattr(self.slot(node)?, name)
+        let slot = self.slot(node)?;
+        self.noted_file(slot, self.remove_user_xattr(slot, name))
     }
 
     fn allocate(&self, _: Caller, node: NodeId, range: (u64, u64), mode: u32) -> Reply<()> {
-        self.allocate_range(self.slot(node)?, range, mode)
+        let slot = self.slot(node)?;
+        self.noted_file(slot, self.allocate_range(slot, range, mode))
     }
 
     fn seek(&self, _: Caller, node: NodeId, offset: u64, hole: bool) -> Reply<u64> {
@@ -179,6 +191,10 @@ impl FileSystem for HostFs {
     }
 
     fn copy_range(&self, _: Caller, from: (NodeId, u64), to: (NodeId, u64), len: u64) -> Reply<usize> {
-        self.copy((self.slot(from.0)?, from.1), (self.slot(to.0)?, to.1), len)
+        let target = self.slot(to.0)?;
+        self.noted_file(
+            target,
+            self.copy((self.slot(from.0)?, from.1), (target, to.1), len),
+        )
     }
 }

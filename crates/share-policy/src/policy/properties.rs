@@ -4,6 +4,7 @@ use super::{
     tests::{KINDS, every_effect, path, read_write},
     *,
 };
+use crate::pattern_set::Verdict;
 
 fn lines(pattern: &'static str) -> impl Strategy<Value = Vec<String>> {
     prop::collection::vec(pattern, 0..5)
@@ -57,10 +58,20 @@ proptest! {
         let below = place.join(name.as_bytes()).unwrap();
         if policy.standing(&place).is_plain() && !policy.may_leave_plain(name.as_bytes()) {
             // Not by `standing`, which takes the same short cut.
-            prop_assert!(!policy.hidden.covers(below.components()));
-            prop_assert!(!policy.protected.covers(below.components()));
-            prop_assert!(!policy.hidden.judge(&below.components()).leads_to_more);
-            prop_assert!(!policy.protected.judge(&below.components()).leads_to_more);
+            for list in [&policy.hidden, &policy.protected] {
+                prop_assert_eq!(list.judge(&below.components()), Verdict::default());
+            }
+        }
+    }
+
+    #[test]
+    fn from_one_plain_place_to_another_a_directory_moves_without_a_walk(
+        hidden in lines(ANY_PATTERN), protected in lines(ANY_PATTERN), from in some_path(), to in some_path(),
+    ) {
+        prop_assume!(!from.is_root() && !to.is_root());
+        let policy = policy_of(&hidden, &protected);
+        if policy.standing(&from).is_plain() && policy.standing(&to).is_plain() {
+            prop_assert_eq!(policy.renames_reach_patterns(&from, &to), Reach::Nothing);
         }
     }
 

@@ -298,6 +298,22 @@ fn a_directory_that_stays_as_protected_as_it_was_moves_without_a_walk() {
 }
 
 #[test]
+fn what_a_person_took_back_does_not_move_to_where_it_is_protected() {
+    let protected = PatternSet::parse([".envrc", "!vendor"]).unwrap();
+    let policy = SharePolicy::new(Mode::ReadWrite, PatternSet::default(), protected).unwrap();
+    let (old, new) = (path("vendor/.envrc"), path("x/.envrc"));
+    assert!(!policy.standing(&path("vendor")).is_plain());
+    assert_eq!(
+        policy.renames_reach_patterns(&path("vendor"), &path("x")),
+        Reach::Maybe
+    );
+    assert_eq!(
+        policy.verdict_for_moved(&old, &new, Kind::File),
+        Decision::Deny(Refusal::Protected)
+    );
+}
+
+#[test]
 fn only_what_is_allowed_at_once_is_permitted() {
     assert!(Decision::Allow.permits());
     for decision in [

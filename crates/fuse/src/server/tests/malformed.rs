@@ -7,7 +7,7 @@ use crate::{Answered, buffer::ReplyRoom, testing::Once, wire::SetAttrValid};
 fn refused(server: &Server<Recorder>, message: &Message, what: &str) -> Option<Errno> {
     let answer = ask(server, message);
     assert_eq!(server.file_system().calls(), "", "{what}");
-    let error = answer.as_ref().map(|answer| answer.error());
+    let error = answer.as_ref().map(Answer::error);
     assert_ne!(error, Some(None), "{what} was answered {answer:?}");
     error.flatten()
 }

@@ -147,6 +147,16 @@ fn what_create_makes_is_released_by_its_handle_and_what_open_opens_is_not() {
 }
 
 #[test]
+fn what_is_cached_of_a_file_goes_when_creating_it_empties_it() {
+    let server = recorder();
+    for (flags, keeps) in [(0, 2_u32), (O_TRUNC, 0)] {
+        let answer = answered(&server, &Message::create(1, b"name", flags, 0o644));
+        let body = answer.result().unwrap();
+        assert_eq!(body[136..140], keeps.to_ne_bytes());
+    }
+}
+
+#[test]
 fn a_write_carries_the_flags_that_matter() {
     let server = recorder();
     for (flags, write_flags, expected) in [

@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::CStr,
     fmt,
     os::fd::OwnedFd,
     sync::{
@@ -16,12 +15,18 @@ use std::{
 };
 
 use fuse::{
-    Attributes, Caller, Changes, CreateHow, DirectoryEntries, Entry, FileKind, FileSystem, FileSystemStatus,
-    Name, NodeId, Payload, RenameFlags, Reply, Target, Timestamp, WriteFlags, XattrFlags,
+    Attributes, Caller, DirectoryEntries, Entry, FileKind, FileSystem, Name, NodeId, Payload, Reply, Target,
+    Timestamp,
 };
 use rustix::io::Errno;
 
-use crate::{Guarded, HostFs, OpenError, ShareConfig, Shared, janitor::Janitor};
+use crate::{
+    Guarded, HostFs, OpenError, ShareConfig, Shared,
+    events::{Events, Step},
+    janitor::Janitor,
+};
+
+mod serve;
 
 /// Bits of a number that belong to the folder.
 const LOCAL_BITS: u32 = 48;
@@ -35,6 +40,7 @@ const MAX_FOLDERS: usize = 64;
 pub struct Exports {
     shared: Shared,
     table: Arc<RwLock<Table>>,
+    events: Events,
     _janitor: Janitor,
 }
 
@@ -85,6 +91,7 @@ impl Exports {
             _janitor: Janitor::start(shared.bell(), tidy),
             shared,
             table,
+            events: Events::default(),
         })
     }
 
@@ -135,13 +142,9 @@ impl Exports {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_root(node: NodeId) -> bool {
-        node == NodeId::ROOT
-    }
-
     /// The folder a node is in, and the node's number there. The root that lists the folders is in none.
     fn folder(&self, node: NodeId) -> Reply<(Arc<Folder>, NodeId)> {
-        if Self::is_root(node) {
+        if is_root(node) {
             return Err(Errno::ROFS);
         }
         let index = (node.0 >> LOCAL_BITS) as u16;
@@ -188,6 +191,80 @@ impl Exports {
         })
     }
 
+    fn events_entry(&self) -> Entry {
+        Entry::Found {
+            node: EVENTS,
+            generation: 0,
+            attributes: events_attributes(),
+            valid: ROOT_VALID,
+        }
+    }
+
+    /// What the agent is repeating when it asks for this name, if it is the agent.
+    fn echoed(&self, caller: Caller, folder: &Folder, parent: NodeId, name: Name<'_>) -> Option<Step> {
+        if !self.events.is_echo(caller) {
+            return None;
+        }
+        self.events.next_step(folder.index, parent, name.as_bytes())
+    }
+
+    /// The agent repeats that the host made something: the guest's kernel gets to know it as it is.
+    fn echo_made(&self, caller: Caller, folder: &Folder, parent: NodeId, name: Name<'_>) -> Reply<Entry> {
+        let Some(Step::Make(_)) = self.echoed(caller, folder, parent, name) else {
+            return Err(Errno::PERM);
+        };
+        self.events.step_done(folder.index, parent, name.as_bytes());
+        match folder.fs.lookup(caller, parent, name)? {
+            Entry::Absent { .. } => Err(Errno::NOENT),
+            found => Ok(folder.entry(found)),
+        }
+    }
+
+    /// The agent repeats that the host removed something.
+    fn echo_removed(&self, folder: &Folder, parent: NodeId, name: Name<'_>) -> Reply<()> {
+        let Some(Step::Remove(_)) = self.events.next_step(folder.index, parent, name.as_bytes()) else {
+            return Err(Errno::PERM);
+        };
+        self.events.step_done(folder.index, parent, name.as_bytes());
+        folder.fs.inner().pretend_removed(parent, name.as_bytes())
+    }
+
+    /// Nothing else that the agent's thread asks for changes a folder.
+    fn not_an_echo(&self, caller: Caller) -> Reply<()> {
+        if self.events.is_echo(caller) {
+            Err(Errno::PERM)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn watch(&self, caller: Caller, payload: &mut dyn Payload) -> Reply<usize> {
+        let len = payload.left();
+        if len > MAX_WATCH_SET {
+            return Err(Errno::FBIG);
+        }
+        let mut text = vec![0; len];
+        payload.take(&mut text).map_err(|_| Errno::IO)?;
+        self.with_folders(|folders| self.events.watch(caller, &text, folders))?;
+        Ok(len)
+    }
+
+    fn news(&self, caller: Caller, target: &mut dyn Target) -> Reply<()> {
+        if !self.events.is_echo(caller) {
+            return Err(Errno::ACCESS);
+        }
+        let news = self.with_folders(|folders| self.events.news(target.room(), folders));
+        target.put(&news).map_err(|_| Errno::IO)
+    }
+
+    fn with_folders<T>(&self, work: impl FnOnce(&BTreeMap<u16, (&[u8], &Guarded)>) -> T) -> T {
+        let folders: Vec<_> = self.table().folders.values().cloned().collect();
+        let by_index = folders
+            .iter()
+            .map(|folder| (folder.index, (folder.name.as_bytes(), &folder.fs)));
+        work(&by_index.collect())
+    }
+
     fn list_folders(&self, offset: u64, entries: &mut dyn DirectoryEntries) {
         let table = self.table();
         let dots = [(1, &b"."[..]), (2, &b".."[..])];
@@ -206,6 +283,16 @@ impl Exports {
         }
     }
 }
+
+fn is_root(node: NodeId) -> bool {
+    node == NodeId::ROOT
+}
+
+/// The file through which the guest's agent and [`Events`] speak. It is found by its name and not listed.
+const EVENTS: NodeId = NodeId(2);
+const EVENTS_NAME: &[u8] = b".coffer-events";
+/// What the agent says of watched inodes in one request.
+const MAX_WATCH_SET: usize = 128 * 1024;
 
 /// True when something is left to be closed later.
 fn tidy(table: &RwLock<Table>) -> bool {
@@ -294,249 +381,15 @@ fn root_attributes() -> Attributes {
     }
 }
 
-/// Adds the folder's number to the entries of one of its directories.
-struct InFolder<'a> {
-    folder: &'a Folder,
-    entries: &'a mut dyn DirectoryEntries,
-}
-
-impl DirectoryEntries for InFolder<'_> {
-    fn wants_entries(&self) -> bool {
-        self.entries.wants_entries()
-    }
-
-    fn fits(&self, name: &[u8]) -> bool {
-        self.entries.fits(name)
-    }
-
-    fn add(&mut self, inode: u64, next: u64, kind: FileKind, name: &[u8]) -> bool {
-        self.entries.add(inode, next, kind, name)
-    }
-
-    fn add_with_entry(&mut self, entry: &Entry, next: u64, name: &[u8]) -> bool {
-        self.entries
-            .add_with_entry(&self.folder.entry(*entry), next, name)
-    }
-}
-
-impl FileSystem for Exports {
-    fn lookup(&self, caller: Caller, parent: NodeId, name: Name<'_>) -> Reply<Entry> {
-        if Self::is_root(parent) {
-            return self.find_folder(name.as_bytes());
-        }
-        let (folder, parent) = self.folder(parent)?;
-        Ok(folder.entry(folder.fs.lookup(caller, parent, name)?))
-    }
-
-    fn forget(&self, node: NodeId, count: u64) {
-        if let Ok((folder, node)) = self.folder(node) {
-            folder.fs.forget(node, count);
-        }
-    }
-
-    fn forget_all(&self) {
-        for folder in self.table().folders.values() {
-            folder.fs.forget_all();
-        }
-    }
-
-    fn attributes(&self, caller: Caller, node: NodeId) -> Reply<Attributes> {
-        if Self::is_root(node) {
-            return Ok(root_attributes());
-        }
-        let (folder, node) = self.folder(node)?;
-        folder.fs.attributes(caller, node)
-    }
-
-    fn set_attributes(&self, caller: Caller, node: NodeId, changes: &Changes) -> Reply<Attributes> {
-        let (folder, node) = self.folder(node)?;
-        folder.fs.set_attributes(caller, node, changes)
-    }
-
-    fn read_link(&self, caller: Caller, node: NodeId) -> Reply<Vec<u8>> {
-        let (folder, node) = self.folder(node)?;
-        folder.fs.read_link(caller, node)
-    }
-
-    fn make_node(
-        &self,
-        caller: Caller,
-        parent: NodeId,
-        name: Name<'_>,
-        kind: FileKind,
-        permissions: u32,
-    ) -> Reply<Entry> {
-        let (folder, parent) = self.folder(parent)?;
-        Ok(folder.entry(folder.fs.make_node(caller, parent, name, kind, permissions)?))
-    }
-
-    fn make_directory(
-        &self,
-        caller: Caller,
-        parent: NodeId,
-        name: Name<'_>,
-        permissions: u32,
-    ) -> Reply<Entry> {
-        let (folder, parent) = self.folder(parent)?;
-        Ok(folder.entry(folder.fs.make_directory(caller, parent, name, permissions)?))
-    }
-
-    fn make_symlink(&self, caller: Caller, parent: NodeId, name: Name<'_>, text: &CStr) -> Reply<Entry> {
-        let (folder, parent) = self.folder(parent)?;
-        Ok(folder.entry(folder.fs.make_symlink(caller, parent, name, text)?))
-    }
-
-    fn make_link(&self, caller: Caller, node: NodeId, parent: NodeId, name: Name<'_>) -> Reply<Entry> {
-        let (folder, node, parent) = self.folder_of_both(node, parent)?;
-        Ok(folder.entry(folder.fs.make_link(caller, node, parent, name)?))
-    }
-
-    fn unlink(&self, caller: Caller, parent: NodeId, name: Name<'_>) -> Reply<()> {
-        let (folder, parent) = self.folder(parent)?;
-        folder.fs.unlink(caller, parent, name)
-    }
-
-    fn remove_directory(&self, caller: Caller, parent: NodeId, name: Name<'_>) -> Reply<()> {
-        let (folder, parent) = self.folder(parent)?;
-        folder.fs.remove_directory(caller, parent, name)
-    }
-
-    fn rename(
-        &self,
-        caller: Caller,
-        from: (NodeId, Name<'_>),
-        to: (NodeId, Name<'_>),
-        flags: RenameFlags,
-    ) -> Reply<()> {
-        let (folder, old, new) = self.folder_of_both(from.0, to.0)?;
-        folder.fs.rename(caller, (old, from.1), (new, to.1), flags)
-    }
-
-    fn create(&self, caller: Caller, parent: NodeId, name: Name<'_>, how: CreateHow) -> Reply<Entry> {
-        let (folder, parent) = self.folder(parent)?;
-        Ok(folder.entry(folder.fs.create(caller, parent, name, how)?))
-    }
-
-    fn make_temporary(&self, caller: Caller, parent: NodeId, permissions: u32) -> Reply<Entry> {
-        let (folder, parent) = self.folder(parent)?;
-        Ok(folder.entry(folder.fs.make_temporary(caller, parent, permissions)?))
-    }
-
-    fn release(&self, node: NodeId) {
-        if let Ok((folder, node)) = self.folder(node) {
-            folder.fs.release(node);
-        }
-    }
-
-    fn read(&self, caller: Caller, node: NodeId, offset: u64, target: &mut dyn Target) -> Reply<()> {
-        let (folder, node) = self.folder(node)?;
-        folder.fs.read(caller, node, offset, target)
-    }
-
-    fn write(
-        &self,
-        caller: Caller,
-        node: NodeId,
-        offset: u64,
-        payload: &mut dyn Payload,
-        flags: WriteFlags,
-    ) -> Reply<usize> {
-        let (folder, node) = self.folder(node)?;
-        folder.fs.write(caller, node, offset, payload, flags)
-    }
-
-    fn sync(&self, caller: Caller, node: NodeId, data_only: bool) -> Reply<()> {
-        let (folder, node) = self.folder(node)?;
-        folder.fs.sync(caller, node, data_only)
-    }
-
-    fn sync_all(&self, caller: Caller, node: NodeId) -> Reply<()> {
-        let (folder, node) = self.folder(node)?;
-        folder.fs.sync_all(caller, node)
-    }
-
-    fn read_directory(
-        &self,
-        caller: Caller,
-        node: NodeId,
-        offset: u64,
-        entries: &mut dyn DirectoryEntries,
-    ) -> Reply<()> {
-        if Self::is_root(node) {
-            self.list_folders(offset, entries);
-            return Ok(());
-        }
-        let (folder, node) = self.folder(node)?;
-        let mut entries = InFolder {
-            folder: &folder,
-            entries,
-        };
-        folder.fs.read_directory(caller, node, offset, &mut entries)
-    }
-
-    fn status(&self, caller: Caller, node: NodeId) -> Reply<FileSystemStatus> {
-        if Self::is_root(node) {
-            return Ok(FileSystemStatus {
-                block_size: 4096,
-                blocks: 0,
-                free_blocks: 0,
-                available_blocks: 0,
-                files: 0,
-                free_files: 0,
-                name_length: 255,
-            });
-        }
-        let (folder, node) = self.folder(node)?;
-        folder.fs.status(caller, node)
-    }
-
-    fn set_xattr(
-        &self,
-        caller: Caller,
-        node: NodeId,
-        name: Name<'_>,
-        value: &[u8],
-        flags: XattrFlags,
-    ) -> Reply<()> {
-        let (folder, node) = self.folder(node)?;
-        folder.fs.set_xattr(caller, node, name, value, flags)
-    }
-
-    fn xattr(&self, caller: Caller, node: NodeId, name: Name<'_>) -> Reply<Vec<u8>> {
-        if Self::is_root(node) {
-            return Err(Errno::NODATA);
-        }
-        let (folder, node) = self.folder(node)?;
-        folder.fs.xattr(caller, node, name)
-    }
-
-    fn list_xattrs(&self, caller: Caller, node: NodeId) -> Reply<Vec<u8>> {
-        if Self::is_root(node) {
-            return Ok(Vec::new());
-        }
-        let (folder, node) = self.folder(node)?;
-        folder.fs.list_xattrs(caller, node)
-    }
-
-    fn remove_xattr(&self, caller: Caller, node: NodeId, name: Name<'_>) -> Reply<()> {
-        let (folder, node) = self.folder(node)?;
-        folder.fs.remove_xattr(caller, node, name)
-    }
-
-    fn allocate(&self, caller: Caller, node: NodeId, range: (u64, u64), mode: u32) -> Reply<()> {
-        let (folder, node) = self.folder(node)?;
-        folder.fs.allocate(caller, node, range, mode)
-    }
-
-    fn seek(&self, caller: Caller, node: NodeId, offset: u64, hole: bool) -> Reply<u64> {
-        let (folder, node) = self.folder(node)?;
-        folder.fs.seek(caller, node, offset, hole)
-    }
-
-    fn copy_range(&self, caller: Caller, from: (NodeId, u64), to: (NodeId, u64), len: u64) -> Reply<usize> {
-        let (folder, source, target) = self.folder_of_both(from.0, to.0)?;
-        folder
-            .fs
-            .copy_range(caller, (source, from.1), (target, to.1), len)
+/// Only the guest's root may open it, and there is always something to read.
+fn events_attributes() -> Attributes {
+    Attributes {
+        inode: EVENTS.0,
+        kind: FileKind::File,
+        permissions: 0o600,
+        size: 1 << 20,
+        links: 1,
+        valid: Duration::ZERO,
+        ..root_attributes()
     }
 }
