@@ -2,14 +2,20 @@
 //!
 //! `bench=boot` on the kernel's command line: reset at once, so that the VMM's whole life is the boot.
 //! `bench=vsock`: dial the host and do what it asks, one letter and a number at a time.
+//!
+//! Outside a guest, `bench-init --dir PATH` times the same operations on a directory that the guest does on a share.
+
+mod folder;
 
 use std::{
-    fs,
+    env, fs,
     io::{self, Read, Write},
     path::Path,
-    thread,
+    process, thread,
     time::Duration,
 };
+
+use folder::Plan;
 
 use rustix::{
     mount::{MountFlags, mount},
@@ -21,7 +27,19 @@ use vsock::{VMADDR_CID_HOST, VsockStream};
 const PORT: u32 = 5000;
 const BLOCK: usize = 256 * 1024;
 
+/// The words that say how to time a folder.
+const MAX_WORDS: u64 = 4096;
+
 fn main() {
+    if process::id() != 1 {
+        let words: Vec<String> = env::args().skip(1).collect();
+        let plan = Plan::parse(words.iter().map(String::as_str));
+        if let Err(error) = plan.and_then(|plan| plan.run(&mut io::stdout(), |_| Ok(()))) {
+            eprintln!("bench-init: {error}");
+            process::exit(1);
+        }
+        return;
+    }
     // Whatever fails here shows on the host as a run without a figure.
     let _ = mount("proc", "/proc", "proc", MountFlags::empty(), None);
     let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
@@ -56,9 +74,24 @@ fn serve() -> io::Result<()> {
                 host.write_all(b"d")?;
             }
             b'P' => host.write_all(b"p")?,
+            b'F' => {
+                let mut words = String::new();
+                (&mut host).take(left.min(MAX_WORDS)).read_to_string(&mut words)?;
+                let outcome =
+                    Plan::parse(words.split_whitespace()).and_then(|plan| plan.run(&mut host, take_turn));
+                match outcome {
+                    Ok(()) => host.write_all(b"done\n")?,
+                    Err(error) => host.write_all(format!("failed {error}\n").as_bytes())?,
+                }
+            }
             _ => return Ok(()),
         }
     }
+}
+
+fn take_turn(host: &mut VsockStream) -> io::Result<()> {
+    host.write_all(b"ready\n")?;
+    host.read_exact(&mut [0])
 }
 
 fn dial() -> io::Result<VsockStream> {

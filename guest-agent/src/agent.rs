@@ -10,6 +10,7 @@ use crate::{
     Dialer, Error, Machine,
     control::{self, Link},
     exec::Cgroups,
+    folders::Folders,
     jobs::Jobs,
     lock::lock,
     reap,
@@ -28,6 +29,7 @@ pub struct Parts {
 pub struct Agent {
     parts: Parts,
     jobs: Arc<Jobs>,
+    folders: Arc<Folders>,
     session: Mutex<Option<Arc<Session>>>,
 }
 
@@ -40,10 +42,16 @@ pub(crate) struct Session {
 
 impl fmt::Debug for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Agent { parts, jobs, session } = self;
+        let Agent {
+            parts,
+            jobs,
+            folders,
+            session,
+        } = self;
         f.debug_struct("Agent")
             .field("parts", parts)
             .field("jobs", jobs)
+            .field("folders", folders)
             .field("session", session)
             .finish()
     }
@@ -64,6 +72,7 @@ impl Agent {
         Ok(Agent {
             parts,
             jobs: Arc::default(),
+            folders: Arc::default(),
             session: Mutex::default(),
         })
     }
@@ -91,6 +100,10 @@ impl Agent {
 
     pub(crate) fn jobs(&self) -> &Arc<Jobs> {
         &self.jobs
+    }
+
+    pub(crate) fn folders(&self) -> &Arc<Folders> {
+        &self.folders
     }
 
     pub(crate) fn session(&self) -> Option<Arc<Session>> {

@@ -88,7 +88,7 @@ fn serve_link(agent: &Arc<Agent>, link: &mut Link, backoff: &mut Backoff) -> Res
         return Err(Broken::Unexpected);
     };
     link.expect_within(None)?;
-    match setup::become_session(agent.root(), agent.machine(), setup) {
+    match setup::become_session(agent, setup) {
         Ok(session) => agent.become_session(session),
         Err(error) => {
             let what = log::with_causes(&error);

@@ -25,4 +25,12 @@ pub enum Error {
     HostName { name: String, source: io::Error },
     #[error("cannot set the clock")]
     Clock(#[source] io::Error),
+    #[error("cannot mount the host's folders at {}: {missing}", at.display())]
+    NoFolders {
+        at: PathBuf,
+        missing: &'static str,
+        source: io::Error,
+    },
+    #[error("{what}")]
+    Folder { what: String },
 }

@@ -26,17 +26,20 @@ pub(crate) fn cannot(act: &str, value: &[u8], error: &io::Error) -> Failure {
 pub(crate) fn quoted(value: &[u8]) -> String {
     let cut = value.get(..MAX_QUOTED).unwrap_or(value);
     let more = if cut.len() < value.len() { "…" } else { "" };
-    let text: String = String::from_utf8_lossy(cut)
-        .chars()
-        .flat_map(|c| {
-            if c.is_control() {
-                c.escape_default().collect()
-            } else {
-                vec![c]
-            }
-        })
-        .collect();
+    let text = escaped(String::from_utf8_lossy(cut).chars());
     format!("'{text}{more}'")
+}
+
+/// Without control characters, which do things to a terminal.
+pub(crate) fn escaped(text: impl Iterator<Item = char>) -> String {
+    text.flat_map(|c| {
+        if c.is_control() {
+            c.escape_default().collect()
+        } else {
+            vec![c]
+        }
+    })
+    .collect()
 }
 
 /// The kernel's words without the number Rust adds.
@@ -73,6 +76,7 @@ pub(crate) fn kind_of(error: &io::Error) -> FailureKind {
             | Errno::NOTEMPTY
             | Errno::TOOBIG,
         ) => FailureKind::Invalid,
+        Some(Errno::BUSY) => FailureKind::Busy,
         _ => FailureKind::Other,
     }
 }

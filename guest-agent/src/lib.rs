@@ -12,9 +12,11 @@ pub mod boot;
 mod control;
 mod dial;
 mod error;
+mod events;
 mod exec;
 mod failure;
 mod files;
+mod folders;
 mod jobs;
 mod lock;
 mod log;
@@ -24,6 +26,8 @@ mod reap;
 mod setup;
 mod shutdown;
 mod stream;
+#[cfg(test)]
+mod testing;
 mod users;
 
 pub use agent::{Agent, Parts};

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Error, lock::lock};
+use crate::{Error, failure::escaped, lock::lock};
 
 /// Messages said at once before the limit bites: enough for every step of a boot that goes wrong.
 const BURST: u32 = 20;
@@ -56,18 +56,7 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
 }
 
 fn write(level: &str, message: &dyn Display) {
-    let text: String = message
-        .to_string()
-        .chars()
-        .take(MAX_LINE)
-        .flat_map(|c| {
-            if c.is_control() {
-                c.escape_default().collect()
-            } else {
-                vec![c]
-            }
-        })
-        .collect();
+    let text = escaped(message.to_string().chars().take(MAX_LINE));
     match KERNEL_LOG.get() {
         Some(mut log) => drop(log.write_all(format!("{level}coffer-agent: {text}\n").as_bytes())),
         None => eprintln!("coffer-agent: {text}"),

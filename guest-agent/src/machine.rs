@@ -1,17 +1,23 @@
 //! What of the machine itself the agent changes: the seam between serving a host and being PID 1.
 
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{io, os::fd::OwnedFd, path::Path, time::Duration};
 
 use rustix::{
+    mount::mount,
     system::sethostname,
     time::{ClockId, Timespec, clock_settime},
 };
 
-use crate::shutdown;
+use crate::{
+    folders::{SAFE, TAG},
+    shutdown,
+};
 
 pub trait Machine: Send + Sync {
     fn set_hostname(&self, name: &str) -> io::Result<()>;
     fn set_clock(&self, unix_ns: u64) -> io::Result<()>;
+    /// Mounts the device that lists the folders of the host.
+    fn mount_folders(&self, at: &Path) -> io::Result<()>;
     /// Ends every process, giving them `grace` between asking and killing, and makes the disks whole.
     fn stop_everything(&self, grace: Duration);
 }
@@ -40,8 +46,15 @@ impl Machine for Guest {
         Ok(clock_settime(ClockId::Realtime, time)?)
     }
 
+    fn mount_folders(&self, at: &Path) -> io::Result<()> {
+        Ok(mount(TAG, at, "virtiofs", SAFE, c"")?)
+    }
+
     fn stop_everything(&self, grace: Duration) {
         shutdown::end_all_processes(grace);
+        if shutdown::settle_folders() {
+            shutdown::settle_others();
+        }
         shutdown::settle_disks(self.scratch.as_ref());
     }
 }

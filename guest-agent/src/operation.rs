@@ -56,6 +56,7 @@ fn operate(agent: &Agent, id: StreamId, request: &Request, slot: &Slot) {
     };
     match request {
         Request::Exec(exec) => exec::run(agent.root(), &session, agent.cgroups(), exec, (stream, slot)),
+        Request::AttachFolder(_) | Request::DetachFolder { .. } => agent.folders().run(request, stream),
         other => files::run(&session.home, id, other, stream),
     }
 }

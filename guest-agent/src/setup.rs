@@ -1,4 +1,4 @@
-//! Becoming the session the host names: host name, clock, identity, home.
+//! Becoming the session the host names: host name, clock, identity, home, folders.
 
 use std::{
     fs, io,
@@ -10,7 +10,7 @@ use std::{
 use agent_protocol::Setup;
 
 use crate::{
-    Error, Machine,
+    Agent, Error, Machine,
     agent::Session,
     log,
     users::{AGENT_ID, read_small_file},
@@ -22,7 +22,8 @@ const MAX_NAME: usize = 64;
 /// A clock off by less is left alone: stepping it disturbs programs more than that much error does.
 const TOLERANCE: Duration = Duration::from_millis(100);
 
-pub(crate) fn become_session(root: &Path, machine: &dyn Machine, setup: Setup) -> Result<Session, Error> {
+pub(crate) fn become_session(agent: &Agent, setup: Setup) -> Result<Session, Error> {
+    let (root, machine) = (agent.root(), agent.machine());
     let name = setup.session;
     if !is_host_name(&name) {
         return Err(Error::SessionName { name });
@@ -42,6 +43,11 @@ pub(crate) fn become_session(root: &Path, machine: &dyn Machine, setup: Setup) -
         path: home.clone(),
         source,
     })?;
+    match agent.folders().open(machine, &home.join("mnt"), &setup.folders) {
+        // A session that runs is worth more than a folder that is gone when the host comes back.
+        Err(error) if agent.session().is_some() => log::warn(log::with_causes(&error)),
+        opened => opened?,
+    }
     Ok(Session { home, env: setup.env })
 }
 

@@ -99,6 +99,12 @@ impl Stream {
         self.incoming.receive(&self.socket, RecvFlags::empty())
     }
 
+    /// What comes where nothing is to come: how much, 0 when the host has closed.
+    pub(crate) fn try_discard(&mut self) -> io::Result<usize> {
+        self.incoming.discard();
+        self.try_receive()
+    }
+
     /// Says the last word and leaves when the host does.
     pub(crate) fn finish(mut self, last: &Reply) {
         if self.queue(last).and_then(|()| self.flush()).is_ok() {
@@ -113,10 +119,9 @@ impl Stream {
             let left = deadline.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(&self.socket, PollFlags::IN)];
             let ready = poll(&mut fds, Some(&timespec(left)));
-            self.incoming.discard();
             match ready {
                 Err(Errno::INTR) => {}
-                Ok(1..) if matches!(self.try_receive(), Ok(1..)) => {}
+                Ok(1..) if matches!(self.try_discard(), Ok(1..)) => {}
                 _ => return,
             }
         }

@@ -32,6 +32,7 @@ fn a_session_name_that_leads_elsewhere_is_refused_and_the_machine_ends() {
         session: "../escape".into(),
         unix_ns: 0,
         env: Vec::new(),
+        folders: Vec::new(),
     }));
     assert!(matches!(host.hear(), GuestMessage::SetupFailed { what } if what.contains("escape")));
     host.stopped
@@ -154,6 +155,7 @@ fn a_message_before_the_welcome_or_a_second_welcome_is_no_session() {
         session: "other".into(),
         unix_ns: 0,
         env: Vec::new(),
+        folders: Vec::new(),
     }));
     host.await_redial();
 }

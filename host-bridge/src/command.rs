@@ -53,7 +53,9 @@ impl Outcome {
             Outcome::Failed(failure) => match failure.kind {
                 FailureKind::NotFound => code::NOT_FOUND,
                 FailureKind::NotPermitted => code::NOT_EXECUTABLE,
-                FailureKind::Invalid | FailureKind::Exhausted | FailureKind::Other => code::OURS,
+                FailureKind::Invalid | FailureKind::Exhausted | FailureKind::Busy | FailureKind::Other => {
+                    code::OURS
+                }
             },
             Outcome::OutputClosed => signal_code(Signal::PIPE.as_raw()),
             Outcome::Interrupted(signal) => signal_code(*signal),

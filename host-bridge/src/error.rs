@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
+use vmm_api::ShareName;
+
 use crate::{SessionName, console};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -129,6 +131,39 @@ pub enum Error {
     #[error("the session's keeper is gone: {name}")]
     KeeperGone { name: SessionName },
 
+    #[error("{what}: {}", path.display())]
+    Folder {
+        what: &'static str,
+        path: PathBuf,
+        hint: String,
+    },
+    #[error("folder cannot be shared: {}", path.display())]
+    Unshareable {
+        path: PathBuf,
+        hint: String,
+        source: io::Error,
+    },
+    #[error("too many folders in one session: {found}, at most {max} beside its own two")]
+    TooManyFolders { found: usize, max: usize },
+    #[error("no folder of {session} has this name: {name}")]
+    UnknownFolder {
+        session: SessionName,
+        name: ShareName,
+        there: String,
+    },
+    #[error("folder is just being shared or taken away: {name}")]
+    FolderChanging { name: ShareName },
+    #[error("folder cannot be taken away: {name}: {holders}")]
+    FolderBusy {
+        name: ShareName,
+        /// Guest text, already made safe to print.
+        holders: String,
+    },
+    #[error("the machine refused a folder: {name}: {why}")]
+    ShareRefused { name: ShareName, why: String },
+    #[error("the sandbox does not let go of a folder: {name}: {why}")]
+    FolderStuck { name: ShareName, why: String },
+
     #[error("name from the sandbox cannot be a file here: {name:?}")]
     HostileName { name: String },
     #[error("{what}: {}", path.display())]
@@ -220,6 +255,13 @@ impl Error {
                 return Some(format!("coffer rm -f {name} ends it and removes it"));
             }
             Error::NotKept { .. } => "coffer up makes a session that can be worked in from outside",
+            Error::Folder { hint, .. } | Error::Unshareable { hint, .. } if hint.is_empty() => return None,
+            Error::Folder { hint, .. } | Error::Unshareable { hint, .. } => hint,
+            Error::TooManyFolders { .. } => "share a folder above several of them",
+            Error::UnknownFolder { there, .. } if there.is_empty() => return None,
+            Error::UnknownFolder { there, .. } => return Some(format!("there are: {there}")),
+            Error::FolderBusy { .. } => "--wait waits for them, --cut takes it away now",
+            Error::FolderStuck { .. } => "--cut takes it away whatever the sandbox says",
             Error::TooLong(_) => "send large input with -i or coffer cp",
             Error::AgentVersion { .. } => {
                 "coffer image build --if-stale puts this version's agent into the image"

@@ -22,11 +22,14 @@ pub mod reap;
 pub mod scratch;
 pub mod session;
 pub mod shape;
+pub mod share;
 pub mod state;
 pub mod terminal;
 
 mod error;
+mod folders;
 mod image;
+mod passing;
 mod progress;
 mod signals;
 mod users;

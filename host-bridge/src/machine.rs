@@ -6,7 +6,10 @@
 use std::{
     fs::{File, OpenOptions},
     os::unix::fs::OpenOptionsExt,
-    os::unix::process::ExitStatusExt,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::process::ExitStatusExt,
+    },
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::Arc,
@@ -20,9 +23,9 @@ use tokio::{
     sync::{Notify, oneshot, watch},
     task::JoinHandle,
 };
-use vmm_api::{Event, ExitReason, MachineConfig, Request, Response};
+use vmm_api::{Event, ExitReason, MachineConfig, Request, Response, ShareName, ShareStatus};
 
-use crate::{Error, Result, error::Context, process::ProcessId};
+use crate::{Error, Result, console, error::Context, passing::write_with, process::ProcessId, share::Opened};
 
 /// The control socket answers between two instructions of its own; slower is stuck.
 const CONTROL_DEADLINE: Duration = Duration::from_secs(5);
@@ -45,6 +48,7 @@ pub enum End {
 pub struct Machine {
     id: Option<ProcessId>,
     control: PathBuf,
+    started: watch::Receiver<bool>,
     end: watch::Receiver<Option<End>>,
     kill: Arc<Notify>,
     watcher: JoinHandle<()>,
@@ -87,14 +91,17 @@ impl Machine {
         let _ = lifeline.write_all(&line).await;
         let (ended, end) = watch::channel(None);
         let kill = Arc::new(Notify::new());
+        let (says_started, started) = watch::channel(false);
         let events = Events {
             lines: BufReader::new(events),
+            started: says_started,
             asked: Some(asked),
         };
         let watcher = tokio::spawn(watch_over(child, events, Arc::clone(&kill), ended));
         Ok(Machine {
             id,
             control: config.control.clone(),
+            started,
             end,
             kill,
             watcher,
@@ -104,6 +111,11 @@ impl Machine {
 
     pub fn id(&self) -> Option<ProcessId> {
         self.id
+    }
+
+    /// Waits until its control socket is there; false when the machine ended before.
+    pub async fn started(&self) -> bool {
+        self.started.clone().wait_for(|started| *started).await.is_ok()
     }
 
     /// Waits for the end. Any number may wait.
@@ -117,13 +129,56 @@ impl Machine {
     }
 
     pub async fn control(&self, request: &Request) -> Result<Response> {
-        control(&self.control, request).await
+        Control::connect(&self.control).await?.ask(request, None).await
+    }
+
+    /// Puts folders into the machine, each with its open descriptor, up to the first it refuses.
+    pub(crate) async fn share(&self, folders: &[Opened]) -> Result<()> {
+        let mut control = Control::connect(&self.control).await?;
+        for Opened { share, folder } in folders {
+            let request = Request::ShareAdd { share: share.clone() };
+            let answer = control.ask(&request, Some(folder.as_fd())).await?;
+            done(&share.name, answer)?;
+        }
+        Ok(())
+    }
+
+    pub async fn unshare(&self, name: &ShareName) -> Result<()> {
+        let request = Request::ShareRemove { name: name.clone() };
+        done(name, self.control(&request).await?)
+    }
+
+    pub async fn shares(&self) -> Result<Vec<ShareStatus>> {
+        match self.control(&Request::Shares).await? {
+            Response::Shares { shares } => Ok(shares),
+            Response::Refused { why } => Err(Error::Control {
+                why: console::safe(why.as_bytes()),
+            }),
+            _ => Err(unexpected()),
+        }
     }
 
     /// Ends the machine with no word to the guest, and waits until it is gone.
     pub async fn kill(&self) -> End {
         self.kill.notify_one();
         self.ended().await
+    }
+}
+
+fn done(name: &ShareName, answer: Response) -> Result<()> {
+    match answer {
+        Response::Done => Ok(()),
+        Response::Refused { why } => Err(Error::ShareRefused {
+            name: name.clone(),
+            why: console::safe(why.as_bytes()),
+        }),
+        _ => Err(unexpected()),
+    }
+}
+
+fn unexpected() -> Error {
+    Error::Control {
+        why: "it answered something else".to_owned(),
     }
 }
 
@@ -183,6 +238,7 @@ async fn watch_over(
 #[derive(Debug)]
 struct Events {
     lines: BufReader<ChildStdout>,
+    started: watch::Sender<bool>,
     asked: Option<oneshot::Sender<Duration>>,
 }
 
@@ -196,7 +252,7 @@ impl Events {
                 Err(error) => return Some(End::Died { how: error.line() }),
             };
             match serde_json::from_str(&line) {
-                Ok(Event::Started { .. }) => {}
+                Ok(Event::Started { .. }) => drop(self.started.send_replace(true)),
                 Ok(Event::ShutdownRequested { deadline_ms }) => self.pass_on(deadline_ms),
                 Ok(Event::Exited { reason }) => return Some(End::Exited(reason)),
                 Ok(Event::Failed { why }) => return Some(End::Failed { why }),
@@ -225,28 +281,53 @@ fn how(status: ExitStatus) -> String {
     }
 }
 
-/// One request to a machine's control socket and the answer to it.
-pub async fn control(socket: &Path, request: &Request) -> Result<Response> {
-    let failed = |error: std::io::Error| Error::Control {
-        why: error.to_string(),
-    };
-    let exchange = async {
-        let mut stream = UnixStream::connect(socket).await.map_err(failed)?;
-        let mut line = serde_json::to_vec(request).map_err(|error| failed(error.into()))?;
+/// A connection to a machine's control socket.
+#[derive(Debug)]
+struct Control(BufReader<UnixStream>);
+
+impl Control {
+    async fn connect(socket: &Path) -> Result<Self> {
+        let stream = UnixStream::connect(socket)
+            .await
+            .map_err(|error| failed(&error))?;
+        Ok(Control(BufReader::new(stream)))
+    }
+
+    /// One request, with the descriptor that goes beside it, and the answer.
+    async fn ask(&mut self, request: &Request, beside: Option<BorrowedFd<'_>>) -> Result<Response> {
+        let late = |_| Error::Control {
+            why: format!("no answer in {} s", CONTROL_DEADLINE.as_secs()),
+        };
+        tokio::time::timeout(CONTROL_DEADLINE, self.exchange(request, beside))
+            .await
+            .map_err(late)?
+    }
+
+    async fn exchange(&mut self, request: &Request, beside: Option<BorrowedFd<'_>>) -> Result<Response> {
+        let mut line = serde_json::to_vec(request).map_err(|error| failed(&error.into()))?;
         line.push(b'\n');
-        stream.write_all(&line).await.map_err(failed)?;
-        let answer = read_line(&mut BufReader::new(stream)).await?;
-        let answer = answer.ok_or_else(|| Error::Control {
+        if line.len() > vmm_api::MAX_LINE {
+            return Err(Error::Control {
+                why: format!("a request of {} bytes is too long for it", line.len()),
+            });
+        }
+        let stream = self.0.get_mut();
+        match beside {
+            Some(descriptor) => write_with(stream, &line, descriptor).await,
+            None => stream.write_all(&line).await,
+        }
+        .map_err(|error| failed(&error))?;
+        let answer = read_line(&mut self.0).await?.ok_or_else(|| Error::Control {
             why: "it closed".to_owned(),
         })?;
-        serde_json::from_str(&answer).map_err(|error| failed(error.into()))
-    };
-    let late = |_| Error::Control {
-        why: format!("no answer in {} s", CONTROL_DEADLINE.as_secs()),
-    };
-    tokio::time::timeout(CONTROL_DEADLINE, exchange)
-        .await
-        .map_err(late)?
+        serde_json::from_str(&answer).map_err(|error| failed(&error.into()))
+    }
+}
+
+fn failed(error: &std::io::Error) -> Error {
+    Error::Control {
+        why: error.to_string(),
+    }
 }
 
 async fn read_line(from: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<String>> {
@@ -263,7 +344,7 @@ async fn read_line(from: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<Stri
     match text.strip_suffix('\n') {
         Some(text) => Ok(Some(text.to_owned())),
         None => Err(Error::MachineSpoke {
-            line: crate::console::safe(&line),
+            line: console::safe(&line),
         }),
     }
 }

@@ -78,7 +78,7 @@ impl fmt::Display for SessionName {
 }
 
 /// Levenshtein's distance, one row at a time.
-fn edits(a: &str, b: &str) -> usize {
+pub(crate) fn edits(a: &str, b: &str) -> usize {
     let b = b.as_bytes();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {

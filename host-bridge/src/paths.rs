@@ -20,6 +20,7 @@ pub struct Paths {
     state: PathBuf,
     cache: PathBuf,
     runtime: PathBuf,
+    config: PathBuf,
 }
 
 impl Paths {
@@ -29,6 +30,7 @@ impl Paths {
         Ok(Paths {
             data: base("XDG_DATA_HOME", ".local/share")?.join(OURS),
             cache: base("XDG_CACHE_HOME", ".cache")?.join(OURS),
+            config: base("XDG_CONFIG_HOME", ".config")?.join(OURS),
             runtime: runtime_base().map_or_else(|| state.join("run"), |base| base.join(OURS)),
             state,
         })
@@ -42,6 +44,7 @@ impl Paths {
             state: below("state"),
             cache: below("cache"),
             runtime: below("run"),
+            config: below("config"),
         }
     }
 
@@ -55,6 +58,17 @@ impl Paths {
 
     pub fn sessions(&self) -> PathBuf {
         self.state.join("sessions")
+    }
+
+    /// Where outputs of sessions go that are no more.
+    pub fn outputs(&self) -> PathBuf {
+        self.state.join("outputs")
+    }
+
+    /// Every directory of ours: what is in them decides what a session may do.
+    pub(crate) fn all(&self) -> Vec<PathBuf> {
+        let all = [&self.data, &self.state, &self.cache, &self.runtime, &self.config];
+        all.map(Clone::clone).into()
     }
 
     pub fn session(&self, name: &SessionName) -> PathBuf {

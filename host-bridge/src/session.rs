@@ -1,5 +1,7 @@
 //! A machine this process owns, from the empty directory to the last word of its VMM.
 
+mod sharing;
+
 use std::{
     future::Future,
     path::PathBuf,
@@ -18,12 +20,16 @@ use crate::{
     BootImage, Error, Result,
     agent::{Link, LinkState, Operation},
     console,
+    folders::Folders,
     machine::{End, Machine},
     process::ProcessId,
     scratch,
     shape::Shape,
+    share::{Guard, Opened, SharedFolder},
     state::{RECORD_VERSION, Record, SessionDir, State, unix_ms},
 };
+
+pub use sharing::Removal;
 
 /// An emulated machine needs many seconds to boot what hardware boots in one.
 pub const BOOT_DEADLINE: Duration = Duration::from_secs(120);
@@ -52,6 +58,8 @@ pub struct Plan {
     pub shape: Shape,
     /// Variables of every command in the session.
     pub env: Vec<(String, String)>,
+    /// Those a person shares; the session's own come by themselves.
+    pub folders: Vec<SharedFolder>,
     /// The VMM's program.
     pub vmm: PathBuf,
     pub boot_deadline: Duration,
@@ -63,6 +71,7 @@ pub struct Session {
     // In the order they go: the machine before the directory its files are in.
     machine: Machine,
     link: Link,
+    folders: Folders,
     record: Mutex<Record>,
     directory: SessionDir,
 }
@@ -73,6 +82,16 @@ impl Session {
         let fresh = !directory.scratch().exists();
         // Until its disk is made there is nothing in it to keep.
         directory.discard_at_end(ephemeral || fresh);
+        // Before anything is written: a session that cannot have its folders stays as it was.
+        let guard = Guard::of(directory.paths());
+        let folders: Vec<SharedFolder> = plan
+            .folders
+            .iter()
+            .cloned()
+            .chain(directory.own_folders()?)
+            .collect();
+        let opened: Result<Vec<Opened>> = folders.iter().map(|folder| folder.open(&guard)).collect();
+        let opened = opened?;
         let mut record = first_record(&directory, &plan, ephemeral);
         record.write(directory.path())?;
         if fresh {
@@ -97,10 +116,11 @@ impl Session {
         let session = Session {
             machine,
             link,
+            folders: Folders::new(directory.name().clone(), folders),
             record: Mutex::new(record),
             directory,
         };
-        match session.become_ready(plan.boot_deadline).await {
+        match session.become_ready(opened, plan.boot_deadline).await {
             Ok(()) => Ok(session),
             Err(error) => {
                 session.machine.kill().await;
@@ -110,9 +130,13 @@ impl Session {
         }
     }
 
-    async fn become_ready(&self, deadline: Duration) -> Result<()> {
+    async fn become_ready(&self, opened: Vec<Opened>, deadline: Duration) -> Result<()> {
+        let ready = async {
+            self.share_from_start(&opened).await?;
+            self.link.ready().await
+        };
         tokio::select! {
-            ready = self.link.ready() => ready.map(drop),
+            ready = ready => ready.map(drop),
             end = self.machine.ended() => Err(self.why_ended(&end)),
             () = tokio::time::sleep(deadline) => Err(Error::BootDeadline {
                 waited: deadline,
@@ -227,7 +251,12 @@ impl Session {
 }
 
 impl Host for Session {
-    async fn start(&self, request: Request) -> Result<Operation> {
+    async fn start(&self, mut request: Request) -> Result<Operation> {
+        if let Request::Exec(exec) = &mut request
+            && exec.cwd.is_none()
+        {
+            exec.cwd = self.folders.first();
+        }
         self.link.start(request).await
     }
 
@@ -294,6 +323,7 @@ fn first_record(directory: &SessionDir, plan: &Plan, ephemeral: bool) -> Record 
         image_id: plan.image.id.clone(),
         shape: plan.shape,
         env: plan.env.clone(),
+        folders: plan.folders.clone(),
         created_unix_ms: former.map_or(now, |former| former.created_unix_ms),
         started_unix_ms: None,
         ended_unix_ms: None,

@@ -132,7 +132,7 @@ pub fn parse_disk(text: &str) -> Result<DiskSize> {
 
 const SIZE_FORM: &str = "a size is a number and M, G or T, such as 512M or 2G";
 
-fn parse_bytes(text: &str, plain: u64) -> Option<u64> {
+pub(crate) fn parse_bytes(text: &str, plain: u64) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = match text.get(digits.len()..)?.to_ascii_lowercase().as_str() {
         "" => plain,

@@ -7,7 +7,10 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{OpenOptionsExt, PermissionsExt},
+    },
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -17,6 +20,7 @@ use rustix::{
     io::Errno,
 };
 use serde::{Deserialize, Serialize};
+use vmm_api::{ShareMode, ShareName};
 
 use crate::{
     Error, Paths, Result, SessionName,
@@ -24,10 +28,13 @@ use crate::{
     paths::{make_owned, make_private},
     process::ProcessId,
     shape::Shape,
+    share::{FolderRules, OUTPUTS, SharedFolder, UPLOADS},
 };
 
-/// A reader refuses a record of any other version.
-pub const RECORD_VERSION: u32 = 1;
+/// A reader refuses a record of any later version.
+pub const RECORD_VERSION: u32 = 2;
+/// Before there were folders. Such a record is read as one of a session without any.
+const VERSION_WITHOUT_FOLDERS: u64 = 1;
 /// The table is held for milliseconds, or seconds while a dead session's machine is ended.
 const TABLE_DEADLINE: Duration = Duration::from_secs(15);
 /// flock has no deadline of its own, so a busy lock is asked again this often.
@@ -48,6 +55,9 @@ pub struct Record {
     pub image_id: Option<String>,
     pub shape: Shape,
     pub env: Vec<(String, String)>,
+    /// In the order in which they were shared.
+    #[serde(default)]
+    pub folders: Vec<SharedFolder>,
     pub created_unix_ms: u64,
     pub started_unix_ms: Option<u64>,
     pub ended_unix_ms: Option<u64>,
@@ -90,8 +100,12 @@ impl Record {
         };
         let value: serde_json::Value = serde_json::from_str(&text).map_err(damaged)?;
         match value.get("version").and_then(serde_json::Value::as_u64) {
-            Some(found) if found == u64::from(RECORD_VERSION) => {
-                serde_json::from_value(value).map_err(damaged)
+            Some(found) if found == u64::from(RECORD_VERSION) || found == VERSION_WITHOUT_FOLDERS => {
+                let record: Record = serde_json::from_value(value).map_err(damaged)?;
+                Ok(Record {
+                    version: RECORD_VERSION,
+                    ..record
+                })
             }
             found => Err(Error::RecordVersion {
                 path,
@@ -257,25 +271,54 @@ impl Table {
         })
     }
 
-    /// Removes all there is of a session nobody owns.
-    pub fn remove(&self, name: &SessionName) -> Result<()> {
+    /// Removes all there is of a session nobody owns, but for its outputs, and says where those are.
+    pub fn remove(&self, name: &SessionName) -> Result<Option<PathBuf>> {
         crate::reap::settle(self, &self.entry(name.clone()))?;
         remove(&self.paths, name)
     }
 
     pub(crate) fn forget(&self, name: &SessionName) -> Result<()> {
-        remove(&self.paths, name)
+        remove(&self.paths, name).map(drop)
     }
 }
 
-fn remove(paths: &Paths, name: &SessionName) -> Result<()> {
+/// Moves what a session left in its outputs to where it outlives the session. Says where; nothing left, nowhere.
+fn move_outputs(paths: &Paths, name: &SessionName) -> Result<Option<PathBuf>> {
+    let from = outputs_of(&paths.session(name));
+    let act = "outputs of the session cannot be kept";
+    match fs::symlink_metadata(&from) {
+        Ok(found) if found.is_dir() => {}
+        _ => return Ok(None),
+    }
+    // A guest may have forbidden us its folder, and a folder that moves must be ours to write.
+    fs::set_permissions(&from, fs::Permissions::from_mode(0o700)).context(act, &from)?;
+    if fs::read_dir(&from).context(act, &from)?.next().is_none() {
+        return Ok(None);
+    }
+    make_private(&paths.outputs())?;
+    let plain = std::iter::once(name.to_string());
+    for candidate in plain.chain((2..u32::MAX).map(|n| format!("{name}-{n}"))) {
+        let to = paths.outputs().join(candidate);
+        match fs::create_dir(&to) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            made => made.context(act, &to)?,
+        }
+        // A directory takes the place of an empty one, and of nothing else.
+        fs::rename(&from, &to).context(act, &to)?;
+        return Ok(Some(to));
+    }
+    Ok(None)
+}
+
+fn remove(paths: &Paths, name: &SessionName) -> Result<Option<PathBuf>> {
+    let outputs = move_outputs(paths, name)?;
     for directory in [paths.sockets(name), paths.session(name)] {
         match fs::remove_dir_all(&directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             done => done.context("session cannot be removed", &directory)?,
         }
     }
-    Ok(())
+    Ok(outputs)
 }
 
 /// Two state directories may share a runtime directory, so the sockets are locked for themselves. What a
@@ -346,6 +389,34 @@ impl SessionDir {
         self.ephemeral = discard;
     }
 
+    /// The folders every session has, made now if they are not there.
+    pub(crate) fn own_folders(&self) -> Result<Vec<SharedFolder>> {
+        let own = [(OUTPUTS, ShareMode::ReadWrite), (UPLOADS, ShareMode::ReadOnly)];
+        own.into_iter()
+            .map(|(name, mode)| self.own_folder(name, mode))
+            .collect()
+    }
+
+    fn own_folder(&self, name: &str, mode: ShareMode) -> Result<SharedFolder> {
+        let act = "folder of the session cannot be made";
+        let typed = self.directory.join(name);
+        make_private(&typed)?;
+        Ok(SharedFolder {
+            name: ShareName::try_from(name.to_owned())
+                .map_err(io::Error::other)
+                .context(act, &typed)?,
+            path: fs::canonicalize(&typed).context(act, &typed)?,
+            rules: FolderRules::new(mode),
+            // It is among our own, which nobody else may share.
+            i_know: true,
+        })
+    }
+
+    /// Moves what is in the outputs to where it stays when the session goes, and says where.
+    pub fn keep_outputs(&self) -> Result<Option<PathBuf>> {
+        move_outputs(&self.paths, &self.name)
+    }
+
     pub fn scratch(&self) -> PathBuf {
         self.directory.join("scratch.img")
     }
@@ -357,6 +428,14 @@ impl SessionDir {
     pub fn machine_log(&self) -> PathBuf {
         machine_log_of(&self.directory)
     }
+}
+
+pub fn outputs_of(directory: &Path) -> PathBuf {
+    directory.join(OUTPUTS)
+}
+
+pub fn uploads_of(directory: &Path) -> PathBuf {
+    directory.join(UPLOADS)
 }
 
 pub fn console_of(directory: &Path) -> PathBuf {

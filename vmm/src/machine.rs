@@ -1,13 +1,15 @@
 //! The machine: its parts made in order, held together, and taken apart in order.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
+use share_fs::Exports;
 use virtio::{
     Device,
     balloon::{Balloon, BalloonHandle},
     block::Block,
+    fs::{Fs, MAX_REQUEST_QUEUES},
     rng::Rng,
     vsock::{Vsock, VsockConfig},
 };
@@ -21,6 +23,7 @@ use crate::{
     coalesced::CoalescedRing,
     console::{self, Dropped},
     cpu::{self, CpuError},
+    deadline,
     exit::Exit,
     layout,
     memory::{self, MemoryError},
@@ -42,6 +45,9 @@ const NEEDED: &[(Cap, &str)] = &[
     (Cap::CoalescedPio, "coalesced port writes"),
 ];
 
+/// How long devices have to end. All but one that waits for a host's disk take milliseconds.
+const DEVICES_DEADLINE: Duration = Duration::from_secs(5);
+
 /// A machine whose virtual CPUs run.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -56,7 +62,11 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub(crate) fn start(config: &MachineConfig, exit: &Arc<Exit>) -> Result<Self, MachineError> {
+    pub(crate) fn start(
+        config: &MachineConfig,
+        folders: &Arc<Exports>,
+        exit: &Arc<Exit>,
+    ) -> Result<Self, MachineError> {
         let kvm = open_kvm()?;
         let vm = Arc::new(kvm.create_vm().map_err(kvm_error("create a VM"))?);
         let memory = memory::allocate(config.memory)?;
@@ -68,7 +78,7 @@ impl Machine {
 
         let balloon = Balloon::new();
         let balloon_handle = balloon.handle();
-        let devices = devices(config, Box::new(balloon))?;
+        let devices = devices(config, folders, Box::new(balloon))?;
         let around = Surroundings {
             memory: memory.clone(),
             msi: Arc::new(KvmMsi(vm.clone())),
@@ -125,10 +135,14 @@ impl Machine {
     }
 
     /// Virtual CPUs first, so that nobody starts a device again; then devices, so that nobody touches memory.
+    /// A folder whose host file system hangs keeps a thread that cannot be stopped: then the process ends with it,
+    /// and its memory is kept until then.
     pub(crate) fn stop(self) {
-        if self.vcpus.stop() {
-            self.bus.pci().shut_down();
+        if !self.vcpus.stop() {
+            return;
         }
+        let bus = self.bus;
+        deadline::run("shut-down", DEVICES_DEADLINE, move || bus.pci().shut_down(), drop);
     }
 }
 
@@ -173,7 +187,11 @@ fn create_vcpus(
 }
 
 /// In the order of their PCI slots: disks first, so that `vda` is the root.
-fn devices(config: &MachineConfig, balloon: Box<dyn Device>) -> Result<Vec<Box<dyn Device>>, MachineError> {
+fn devices(
+    config: &MachineConfig,
+    folders: &Arc<Exports>,
+    balloon: Box<dyn Device>,
+) -> Result<Vec<Box<dyn Device>>, MachineError> {
     let mut devices = config
         .disks
         .iter()
@@ -188,6 +206,8 @@ fn devices(config: &MachineConfig, balloon: Box<dyn Device>) -> Result<Vec<Box<d
         };
         devices.push(Box::new(Vsock::new(&config).map_err(MachineError::Vsock)?));
     }
+    let queues = u16::try_from(config.vcpus.count()).unwrap_or(MAX_REQUEST_QUEUES);
+    devices.push(Box::new(Fs::new(Arc::clone(folders), queues)));
     devices.push(Box::new(Rng::new()));
     devices.push(balloon);
     Ok(devices)

@@ -9,6 +9,7 @@ mod coalesced;
 mod console;
 mod control;
 mod cpu;
+mod deadline;
 mod exit;
 mod layout;
 mod machine;
@@ -16,6 +17,7 @@ mod memory;
 mod msi;
 mod pci_bus;
 mod report;
+mod shares;
 mod signals;
 mod supervise;
 mod vcpus;
@@ -35,6 +37,7 @@ use crate::{
     control::ControlSocket,
     exit::Exit,
     machine::Machine,
+    shares::Shares,
     signals::Signals,
     supervise::{Lifeline, Supervisor},
 };
@@ -103,12 +106,16 @@ fn run(path: &str) -> anyhow::Result<ExitReason> {
     let config = MachineConfig::parse(&text)?;
     let control = ControlSocket::bind(&config.control)
         .with_context(|| format!("cannot make control socket {}", config.control.display()))?;
+    // A guest's files in a shared folder have the permissions the guest gave them. What the VMM makes for itself, it
+    // makes with permissions of its own, and the control socket, which cannot be, is there already.
+    rustix::process::umask(rustix::fs::Mode::empty());
     let exit = Arc::new(Exit::new().context("cannot make an event")?);
-    let machine = Machine::start(&config, &exit)?;
+    let shares = Shares::new().context("cannot serve folders")?;
+    let machine = Machine::start(&config, shares.exports(), &exit)?;
     report::event(&Event::Started {
         pid: std::process::id(),
     });
-    let reason = Supervisor::new(machine, exit, signals, control, &lifeline)?.run()?;
+    let reason = Supervisor::new(machine, shares, exit, signals, control, &lifeline)?.run()?;
     report::event(&Event::Exited {
         reason: reason.clone(),
     });

@@ -38,7 +38,7 @@ pub(crate) struct PciBus {
     written: CoalescedRing,
     /// In the order of their slots and of their BARs. There is no host bridge among them: the ACPI tables say
     /// where the bus is, and who asks it for functions finds these.
-    devices: Vec<Mutex<PciDevice>>,
+    devices: Vec<PciDevice>,
 }
 
 impl PciBus {
@@ -57,7 +57,7 @@ impl PciBus {
                 msi,
                 failures,
             } = around.clone();
-            PciDevice::new(device, bar, memory, msi, failures).map(Mutex::new)
+            PciDevice::new(device, bar, memory, msi, failures)
         };
         let devices = (0..).zip(devices).map(device).collect::<io::Result<_>>()?;
         Ok(PciBus {
@@ -71,7 +71,7 @@ impl PciBus {
         let lists = self
             .devices
             .iter()
-            .map(|device| lock(device).doorbells())
+            .map(PciDevice::doorbells)
             .collect::<io::Result<Vec<_>>>()?;
         Ok(lists.into_iter().flatten().collect())
     }
@@ -88,35 +88,35 @@ impl PciBus {
     pub(crate) fn read_config(&self, offset: u16, data: &mut [u8]) {
         data.fill(0xff);
         if let Some((device, register)) = self.selected() {
-            lock(device).read_config(register + usize::from(offset), data);
+            device.read_config(register + usize::from(offset), data);
         }
     }
 
     pub(crate) fn write_config(&self, offset: u16, data: &[u8]) {
         if let Some((device, register)) = self.selected() {
-            lock(device).write_config(register + usize::from(offset), data);
+            device.write_config(register + usize::from(offset), data);
         }
     }
 
     /// False when no BAR is there.
     pub(crate) fn read(&self, address: u64, data: &mut [u8]) -> bool {
         self.at(address)
-            .map(|(device, offset)| lock(device).read_bar(offset, data))
+            .map(|(device, offset)| device.read_bar(offset, data))
             .is_some()
     }
 
     pub(crate) fn write(&self, address: u64, data: &[u8]) -> bool {
         self.at(address)
-            .map(|(device, offset)| lock(device).write_bar(offset, data))
+            .map(|(device, offset)| device.write_bar(offset, data))
             .is_some()
     }
 
     /// Stops every device: when this returns none of their threads runs.
     pub(crate) fn shut_down(&self) {
-        self.devices.iter().for_each(|device| lock(device).shut_down());
+        self.devices.iter().for_each(PciDevice::shut_down);
     }
 
-    fn at(&self, address: u64) -> Option<(&Mutex<PciDevice>, u32)> {
+    fn at(&self, address: u64) -> Option<(&PciDevice, u32)> {
         let offset = address.checked_sub(PCI_BARS)?;
         let index = usize::try_from(offset / u64::from(BAR_BYTES)).ok()?;
         Some((self.devices.get(index)?, (offset % u64::from(BAR_BYTES)) as u32))
@@ -132,7 +132,7 @@ impl PciBus {
     }
 
     /// Function and register the address port names, if that is on this bus.
-    fn selected(&self) -> Option<(&Mutex<PciDevice>, usize)> {
+    fn selected(&self) -> Option<(&PciDevice, usize)> {
         let address = *self.latest_address();
         let (bus, function) = ((address >> 16) & 0xff, (address >> 8) & 0x7);
         if address & ENABLE == 0 || address & EXTENDED != 0 || bus != 0 || function != 0 {

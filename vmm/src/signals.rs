@@ -1,4 +1,4 @@
-//! SIGTERM, SIGINT and SIGHUP as something to wait for.
+//! SIGTERM, SIGINT and SIGHUP as something to wait for, and the signal that stops a virtual CPU.
 
 use std::{
     io,
@@ -50,3 +50,23 @@ impl AsFd for Signals {
         self.0.as_fd()
     }
 }
+
+/// Makes `signal` interrupt KVM in the thread it is sent to, and nothing else: a virtual CPU's thread also makes
+/// system calls for its guest, and those go on (SA_RESTART). Running a virtual CPU never does.
+#[allow(unsafe_code, reason = "signal actions have no safe wrapper here")]
+pub(crate) fn interrupt_kvm_by(signal: libc::c_int) -> io::Result<()> {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: the structure is plain data, for which zeroes are a valid value: no flags, an empty mask.
+    let action = unsafe { action.assume_init_mut() };
+    action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as usize;
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: the action is initialised, its handler has the signature for its flags and touches nothing; the old
+    // action is not asked for.
+    match unsafe { libc::sigaction(signal, action, ptr::null_mut()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Being interrupted is all there is to it.
+extern "C" fn nothing(_: libc::c_int) {}

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    error::Error,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
@@ -16,6 +17,7 @@ use crate::{
     exit::Exit,
     machine::Machine,
     report,
+    shares::{ShareError, Shares},
     signals::Signals,
 };
 
@@ -42,6 +44,7 @@ pub(crate) enum Lifeline {
 
 pub(crate) struct Supervisor {
     machine: Machine,
+    shares: Shares,
     exit: Arc<Exit>,
     signals: Signals,
     control: ControlSocket,
@@ -54,6 +57,7 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     pub(crate) fn new(
         machine: Machine,
+        shares: Shares,
         exit: Arc<Exit>,
         signals: Signals,
         control: ControlSocket,
@@ -69,6 +73,7 @@ impl Supervisor {
         let connections = HashMap::new();
         Ok(Supervisor {
             machine,
+            shares,
             exit,
             signals,
             control,
@@ -156,13 +161,13 @@ impl Supervisor {
         let Some(mut connection) = self.connections.remove(&token) else {
             return;
         };
-        if connection.serve(|request| self.answer(&request)) {
+        if connection.serve(|request, descriptor| self.answer(request, descriptor)) {
             self.connections.insert(token, connection);
         }
     }
 
-    fn answer(&mut self, request: &Request) -> Response {
-        match *request {
+    fn answer(&mut self, request: Request, descriptor: Option<OwnedFd>) -> Response {
+        match request {
             Request::Status => Response::Status {
                 state: self.machine.state(),
                 statistics: self.machine.statistics(),
@@ -179,12 +184,36 @@ impl Supervisor {
                 self.machine.set_balloon(mib);
                 Response::Done
             }
+            Request::ShareAdd { share } => done(self.shares.add(&share, descriptor)),
+            Request::ShareRemove { name } => done(self.shares.remove(&name)),
+            Request::Shares => match self.shares.status() {
+                Ok(shares) => Response::Shares { shares },
+                Err(error) => refused(&error),
+            },
             Request::Stop => {
                 self.exit.because(ExitReason::Stopped);
                 Response::Done
             }
         }
     }
+}
+
+fn done(result: Result<(), ShareError>) -> Response {
+    match result {
+        Ok(()) => Response::Done,
+        Err(error) => refused(&error),
+    }
+}
+
+/// With all its causes, in one line.
+fn refused(error: &ShareError) -> Response {
+    let mut why = error.to_string();
+    let mut cause = error.source();
+    while let Some(deeper) = cause {
+        why = format!("{why}: {deeper}");
+        cause = deeper.source();
+    }
+    Response::Refused { why }
 }
 
 fn watch(epoll: &OwnedFd, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {

@@ -20,11 +20,12 @@ use std::{
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vmm_api::ExitReason;
-use vmm_sys_util::signal::{Killable, register_signal_handler};
+use vmm_sys_util::signal::Killable;
 
 use crate::{
     bus::{Bus, Effect},
     exit::Exit,
+    signals,
 };
 
 /// A kick that came just before KVM was entered is lost; it is given again after this.
@@ -64,7 +65,7 @@ pub(crate) struct Vcpus {
 impl Vcpus {
     /// Starts a thread for each; they run at once.
     pub(crate) fn start(vcpus: Vec<VcpuFd>, bus: &Arc<Bus>, exit: &Arc<Exit>) -> io::Result<Self> {
-        register_signal_handler(kick(), on_kick).map_err(io::Error::from)?;
+        signals::interrupt_kvm_by(kick())?;
         let state = GateState {
             wanted: Wanted::Running,
             out: 0,
@@ -243,6 +244,3 @@ impl Vcpu {
 fn kick() -> i32 {
     vmm_sys_util::signal::SIGRTMIN()
 }
-
-/// Being interrupted is all there is to it.
-extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}

@@ -158,7 +158,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Exec, HostMessage, Reply, Request, StreamId};
+    use crate::{Exec, Failure, FailureKind, Folder, HostMessage, Reply, Request, Setup, StreamId};
 
     #[test]
     fn a_message_survives_the_trip() {
@@ -175,6 +175,39 @@ mod tests {
             (Channel::Message, payload.len())
         );
         assert_eq!(decode::<HostMessage>(payload).unwrap(), message);
+    }
+
+    #[test]
+    fn the_requests_about_folders_survive_the_trip() {
+        let folder = Folder {
+            name: b"my \xff docs".to_vec(),
+            read_only: true,
+        };
+        let detach = Request::DetachFolder {
+            name: folder.name.clone(),
+            wait_ms: u64::MAX,
+            cut: false,
+        };
+        let start = |request| HostMessage::Start {
+            id: StreamId(7),
+            request,
+        };
+        let welcome = HostMessage::Welcome(Setup {
+            session: "calm-otter".into(),
+            unix_ns: 1,
+            env: Vec::new(),
+            folders: vec![folder.clone()],
+        });
+        for message in [welcome, start(Request::AttachFolder(folder)), start(detach)] {
+            let frame = encode(&message, Limit::ToGuest).unwrap();
+            assert_eq!(decode::<HostMessage>(&frame[Header::SIZE..]).unwrap(), message);
+        }
+        let busy = Reply::Failed(Failure {
+            kind: FailureKind::Busy,
+            message: "'docs' is in use by sh (pid 1)".into(),
+        });
+        let frame = encode(&busy, Limit::ToHost).unwrap();
+        assert_eq!(decode::<Reply>(&frame[Header::SIZE..]).unwrap(), busy);
     }
 
     #[test]

@@ -94,6 +94,16 @@ pub struct Setup {
     pub unix_ns: u64,
     /// Variables every command starts with, before its own.
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The folders in `/sessions/NAME/mnt` from the start.
+    pub folders: Vec<Folder>,
+}
+
+/// A folder of the host as the guest mounts it. What may be done in it the host decides, again and at every
+/// request; `read_only` only makes the guest's kernel say so early and in the usual words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Folder {
+    pub name: Vec<u8>,
+    pub read_only: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +134,17 @@ pub enum Request {
     MakeSymlink {
         path: Vec<u8>,
         target: Vec<u8>,
+    },
+    /// A folder the device has just been given: make it usable at `/sessions/NAME/mnt`, then [`Reply::Done`].
+    /// One that is there gets the rights asked for.
+    AttachFolder(Folder),
+    /// Unmount a folder, before the device takes it away. When something in the guest uses it: wait that long
+    /// for it to stop, then fail with [`FailureKind::Busy`] and the names of the holders; or, with `cut`,
+    /// unmount it at once and anyway. [`Reply::Done`] also when it was not mounted.
+    DetachFolder {
+        name: Vec<u8>,
+        wait_ms: u64,
+        cut: bool,
     },
 }
 
@@ -218,6 +239,8 @@ pub enum FailureKind {
     Invalid,
     /// The guest has no room: disk full, too many processes.
     Exhausted,
+    /// Something in the guest uses it; the message says what.
+    Busy,
     Other,
 }
 

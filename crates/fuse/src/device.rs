@@ -115,9 +115,10 @@ impl MountPoint {
             rustix::process::getegid().as_raw(),
         );
         rustix::mount::mount(
-            c"cofferdam",
+            // Its source in mount tables, one for each, and its type without a subtype: what xfstests knows a share by.
             path,
-            c"fuse.cofferdam",
+            path,
+            c"fuse",
             MountFlags::NOSUID | MountFlags::NODEV,
             CString::new(options)?.as_c_str(),
         )?;

@@ -7,7 +7,7 @@ use vm_memory::GuestMemoryMmap;
 use crate::DeviceQueue;
 
 /// A virtio device, without its transport. Called from the thread of whichever vCPU touches a register,
-/// under the transport's lock; work belongs on the device's own thread.
+/// under the transport's lock; work belongs on the device's own thread, or into its [`Ring`].
 pub trait Device: Send {
     fn kind(&self) -> DeviceKind;
 
@@ -23,11 +23,27 @@ pub trait Device: Send {
     /// Writes to the device configuration; most devices have nothing to write.
     fn write_config(&mut self, _offset: usize, _data: &[u8]) {}
 
+    /// For a device that answers its doorbells on the thread that rings them, and has no other use for them.
+    /// Asked once.
+    fn ring(&self) -> Option<Arc<dyn Ring>> {
+        None
+    }
+
     /// The driver is ready: start serving. Called once between resets.
     fn activate(&mut self, activation: Activation) -> Result<(), ActivateError>;
 
-    /// Stop serving and forget the queues. When this returns, no thread of the device touches guest memory.
+    /// Stop serving and forget the queues. When this returns, no thread of the device touches guest memory,
+    /// and no thread that rings does so for the device.
     fn reset(&mut self);
+}
+
+/// A device's doorbells, for one that answers them at once: the driver's write comes here, on the thread of
+/// the vCPU that wrote.
+pub trait Ring: Send + Sync {
+    /// The driver rang for the queue of this number, if there is one of this number. Called by any number of
+    /// threads at once and at any time, before activation, during a reset and after it; under no lock of the
+    /// transport.
+    fn rung(&self, queue: usize);
 }
 
 /// Device types by their virtio number.
@@ -37,6 +53,7 @@ pub enum DeviceKind {
     Rng,
     Balloon,
     Vsock,
+    Fs,
 }
 
 impl DeviceKind {
@@ -46,6 +63,7 @@ impl DeviceKind {
             DeviceKind::Rng => 4,
             DeviceKind::Balloon => 5,
             DeviceKind::Vsock => 19,
+            DeviceKind::Fs => 26,
         }
     }
 }
@@ -66,6 +84,7 @@ pub struct Activation {
     pub memory: Arc<GuestMemoryMmap>,
     /// The device's own feature bits, as the driver accepted them.
     pub features: u64,
+    /// From the first one on, without gaps; not all there are, if the driver needs fewer.
     pub queues: Vec<DeviceQueue>,
     /// Tells the driver that the device configuration changed.
     pub config_changed: Arc<dyn Interrupt>,

@@ -15,6 +15,7 @@ use std::{
     ptr,
 };
 
+use rustix::io::ReadWriteFlags;
 use vm_memory::VolatileSlice;
 
 /// Pieces for one system call: a whole request of a queue of 256, four kilobytes of stack. The kernel
@@ -74,14 +75,25 @@ impl<'m> IoVecs<'m> {
 
     /// Writes the pieces to `file` at `offset`; fewer bytes than there are is no error, as with `write`.
     pub(crate) fn write_at(&self, file: impl AsFd, offset: u64) -> io::Result<usize> {
+        self.write_with(file, offset, ReadWriteFlags::empty())
+    }
+
+    /// As [`Self::write_at`], but in the way `flags` says; with APPEND the offset counts for nothing.
+    pub(crate) fn write_with(
+        &self,
+        file: impl AsFd,
+        offset: u64,
+        flags: ReadWriteFlags,
+    ) -> io::Result<usize> {
         let offset = file_offset(offset)?;
         // SAFETY: as in `read_at`; the kernel only reads the pieces.
         retry(|| unsafe {
-            libc::pwritev(
+            libc::pwritev2(
                 file.as_fd().as_raw_fd(),
                 self.pieces.as_ptr(),
                 self.count as libc::c_int,
                 offset,
+                flags.bits().cast_signed(),
             )
         })
     }
@@ -156,6 +168,19 @@ mod tests {
         assert_eq!(pieces.write_at(&file, 0).unwrap(), 6);
         assert_eq!(pieces.read_at(&file, 4).unwrap(), 4, "the file ends there");
         assert_eq!(memory.read_obj::<[u8; 2]>(GuestAddress(0x800)).unwrap(), *b"ef");
+    }
+
+    #[test]
+    fn an_appending_write_goes_to_the_end_whatever_its_offset() {
+        let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 0x1000)]).unwrap();
+        memory.write_slice(b"tail", GuestAddress(0)).unwrap();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"head ").unwrap();
+        let mut pieces = IoVecs::new();
+        assert!(pieces.push(&memory.get_slice(GuestAddress(0), 4).unwrap()));
+        let flags = ReadWriteFlags::APPEND | ReadWriteFlags::DSYNC;
+        assert_eq!(pieces.write_with(&file, 1, flags).unwrap(), 4);
+        assert_eq!(std::fs::read(file.path()).unwrap(), b"head tail");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A device implements [`Device`]. Its transport negotiates features, freezes the queues when the driver
 //! says DRIVER_OK, and hands them over in an [`Activation`]; the device then serves them on a thread of its
-//! own. Everything read through a queue is hostile: [`DeviceQueue::pop`] copies a chain's descriptors
+//! own, or on those that ring ([`Ring`]). Everything read through a queue is hostile: [`DeviceQueue::pop`] copies a chain's descriptors
 //! once, checks them once, and what it returns points into guest RAM and nowhere else.
 
 pub mod balloon;
@@ -11,6 +11,7 @@ mod chain;
 mod config_space;
 mod device;
 mod doorbell;
+pub mod fs;
 mod iovec;
 pub mod pci;
 mod queue;
@@ -21,7 +22,7 @@ pub mod vsock;
 mod worker;
 
 pub use chain::{Chain, ChainError, Segment};
-pub use device::{ActivateError, Activation, Device, DeviceKind, FailureSink, Interrupt};
+pub use device::{ActivateError, Activation, Device, DeviceKind, FailureSink, Interrupt, Ring};
 pub use doorbell::Doorbell;
 pub use queue::{DeviceQueue, QueueError};
 pub use rate_limit::RateLimit;

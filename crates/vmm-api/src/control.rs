@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Share, ShareName, ShareStatus};
+
 /// One line to the control socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
@@ -14,6 +16,16 @@ pub enum Request {
     Balloon {
         mib: u32,
     },
+    /// Puts a folder into the guest. Its descriptor comes with the first byte of this line (SCM_RIGHTS).
+    ShareAdd {
+        share: Share,
+    },
+    /// Takes a folder away at once: whoever still uses it in the guest gets ESTALE. The guest's mount is the
+    /// agent's business.
+    ShareRemove {
+        name: ShareName,
+    },
+    Shares,
     /// Ends the machine now. Asking the guest first is the agent's and so the bridge's business.
     Stop,
 }
@@ -26,6 +38,9 @@ pub enum Response {
     Status {
         state: MachineState,
         statistics: Statistics,
+    },
+    Shares {
+        shares: Vec<ShareStatus>,
     },
     Refused {
         why: String,

@@ -8,12 +8,17 @@
 
 mod config;
 mod control;
+mod share;
 
 pub use config::{
     CONFIG_VERSION, ConfigError, Console, Disk, DiskMode, GuestCid, MAX_DISKS, MAX_MEMORY_MIB, MAX_VCPUS,
     MIN_MEMORY_MIB, MachineConfig, MemoryMib, Vcpus, Vsock,
 };
 pub use control::{Event, ExitReason, MachineState, Request, Response, Statistics};
+pub use share::{
+    MAX_PATTERN, MAX_PATTERNS, MAX_SHARE_NAME, MAX_SHARES, Share, ShareCache, ShareCounts, ShareLimits,
+    ShareMode, ShareName, ShareNameError, ShareStatus,
+};
 
-/// The longest control line: every request is a few words, the longest response a page of numbers.
-pub const MAX_LINE: usize = 16 * 1024;
+/// The longest control line: a folder with two full lists of long patterns, or the state of every folder.
+pub const MAX_LINE: usize = 512 * 1024;

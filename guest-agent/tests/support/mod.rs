@@ -28,8 +28,8 @@ use std::{
 };
 
 use agent_protocol::{
-    Channel, Exec, Exit, Failure, GuestMessage, Header, Hello, HostMessage, Limit, Reply, Request, Role,
-    Setup, Status, StreamId, VERSION, decode, encode, encode_frame,
+    Channel, Exec, Exit, Failure, Folder, GuestMessage, Header, Hello, HostMessage, Limit, Reply, Request,
+    Role, Setup, Status, StreamId, VERSION, decode, encode, encode_frame,
 };
 use guest_agent::{Agent, Cgroups, Dialer, Machine, Parts};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -53,9 +53,12 @@ struct Waiting {
     changed: Condvar,
 }
 
-/// A machine that only writes down what is done to it.
+/// A machine that only writes down what is done to it. Its folders are what a test mounts in their place;
+/// without that it has no device for them.
 #[derive(Clone, Default)]
-pub struct Recorder(pub Arc<Mutex<Vec<String>>>);
+pub struct Recorder(pub Arc<Mutex<Vec<String>>>, pub Option<MountFolders>);
+
+pub type MountFolders = fn(&Path) -> io::Result<()>;
 
 impl Machine for Recorder {
     fn set_hostname(&self, name: &str) -> io::Result<()> {
@@ -66,6 +69,13 @@ impl Machine for Recorder {
     fn set_clock(&self, unix_ns: u64) -> io::Result<()> {
         self.0.lock().unwrap().push(format!("clock {unix_ns}"));
         Ok(())
+    }
+
+    fn mount_folders(&self, at: &Path) -> io::Result<()> {
+        match self.1 {
+            Some(mount) => mount(at),
+            None => Err(io::Error::from_raw_os_error(libc::ENODEV)),
+        }
     }
 
     fn stop_everything(&self, grace: Duration) {
@@ -94,6 +104,14 @@ impl Host {
 
     /// The agent has dialed and waits for its Welcome.
     pub fn unwelcoming(cgroups: Option<Cgroups>) -> Self {
+        Host::boot(cgroups, None)
+    }
+
+    pub fn with_folders(mount: MountFolders) -> Self {
+        Host::boot(None, Some(mount))
+    }
+
+    fn boot(cgroups: Option<Cgroups>, folders: Option<MountFolders>) -> Self {
         let root = tempfile::tempdir().unwrap();
         fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir(root.path().join("etc")).unwrap();
@@ -103,7 +121,7 @@ impl Host {
         let streams = Arc::new(Waiting::default());
         let arriving = Arc::clone(&streams);
         thread::spawn(move || accept(&listener, &control_sender, &arriving));
-        let machine = Recorder::default();
+        let machine = Recorder(Arc::default(), folders);
         let agent = Agent::new(Parts {
             dialer: Box::new(UnixDialer(socket)),
             machine: Box::new(machine.clone()),
@@ -129,12 +147,17 @@ impl Host {
     }
 
     pub fn welcome(&self) {
+        assert_eq!(self.welcome_with(&[]), GuestMessage::Ready);
+    }
+
+    pub fn welcome_with(&self, folders: &[Folder]) -> GuestMessage {
         self.tell(&HostMessage::Welcome(Setup {
             session: "calm-otter".into(),
             unix_ns: 1_800_000_000_000_000_000,
             env: vec![(b"FROM_SESSION".to_vec(), b"yes".to_vec())],
+            folders: folders.to_vec(),
         }));
-        assert_eq!(self.hear(), GuestMessage::Ready);
+        self.hear()
     }
 
     pub fn home(&self) -> PathBuf {

@@ -19,7 +19,7 @@ use std::{
 use agent_protocol::{Channel, Exec, Exit, Failure, FailureKind, Reply, Status, StreamId, Usage};
 use rustix::process::{Pid, Signal, kill_process_group, set_parent_process_death_signal};
 
-use crate::{Machine, receive_frame, send, send_data};
+use crate::{Machine, path_in, receive_frame, send, send_data};
 
 pub(crate) fn run(machine: &Machine, id: StreamId, exec: &Exec, mut stream: UnixStream) {
     let mut child = match spawn(machine, exec) {
@@ -57,7 +57,7 @@ fn spawn(machine: &Machine, exec: &Exec) -> Result<Child, Failure> {
         .current_dir(
             exec.cwd
                 .as_ref()
-                .map_or(machine.home.clone(), |path| word(path).into()),
+                .map_or(machine.home.clone(), |path| path_in(machine, path)),
         )
         .stdin(if exec.stdin { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())

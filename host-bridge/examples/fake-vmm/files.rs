@@ -8,16 +8,17 @@ use std::{
         net::UnixStream,
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use agent_protocol::{
     Channel, Entry, EntryKind, Failure, FailureKind, LIST_BATCH, MAX_DATA, Metadata, Reply, Request,
 };
 
-use crate::{Machine, receive_frame, send, send_data};
+use crate::{Machine, folders, path_in, receive_frame, send, send_data};
 
 pub(crate) fn serve(machine: &Machine, request: Request, stream: &mut UnixStream) -> Result<Reply, Failure> {
-    let at = |path: &[u8]| machine.home.join(OsStr::from_bytes(path));
+    let at = |path: &[u8]| path_in(machine, path);
     match request {
         Request::Get { path } => get(&at(&path), stream),
         Request::Put { path, mode } => put(&at(&path), mode, stream),
@@ -35,6 +36,11 @@ pub(crate) fn serve(machine: &Machine, request: Request, stream: &mut UnixStream
             .and_then(|()| fs::set_permissions(at(&path), fs::Permissions::from_mode(mode))),
         Request::MakeSymlink { path, target } => {
             std::os::unix::fs::symlink(OsStr::from_bytes(&target), at(&path))
+        }
+        Request::AttachFolder(folder) => return folders::attach(machine, &folder).map(|()| Reply::Done),
+        Request::DetachFolder { name, wait_ms, cut } => {
+            let wait = Duration::from_millis(wait_ms);
+            return folders::detach(machine, &name, wait, cut, stream).map(|()| Reply::Done);
         }
         Request::Exec(_) => Ok(()),
     }

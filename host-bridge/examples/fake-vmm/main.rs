@@ -8,18 +8,23 @@
 
 mod exec;
 mod files;
+mod folders;
 
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     io::{BufRead, Read, Write},
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::{
+        ffi::OsStrExt,
+        net::{UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
 use agent_protocol::{
-    Channel, GuestInfo, GuestMessage, Header, Hello, HostMessage, Limit, Reply, Request, Role, StreamId,
-    decode, encode, encode_frame,
+    Channel, Failure, GuestInfo, GuestMessage, Header, Hello, HostMessage, Limit, Reply, Request, Role,
+    StreamId, decode, encode, encode_frame,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use vmm_api::{Event, ExitReason, MachineConfig, MachineState, Response, Statistics};
@@ -30,6 +35,7 @@ pub(crate) struct Machine {
     console: PathBuf,
     /// The "guest's" file system: relative paths land here.
     pub(crate) home: PathBuf,
+    pub(crate) shares: Arc<folders::Shares>,
     /// The process group of each running command.
     pub(crate) groups: Mutex<HashMap<StreamId, u32>>,
 }
@@ -48,7 +54,9 @@ fn main() {
         return;
     }
     let listener = UnixListener::bind(&config.control).unwrap();
-    std::thread::spawn(move || control_socket(&listener));
+    let shares = Arc::new(folders::Shares::default());
+    let given = Arc::clone(&shares);
+    std::thread::spawn(move || control_socket(&listener, &given));
     std::thread::spawn(|| {
         let _ = std::io::stdin().lock().read_to_end(&mut Vec::new());
         end(ExitReason::OwnerGone);
@@ -64,6 +72,7 @@ fn main() {
         agent: PathBuf::from(format!("{}_{}", socket.display(), agent_protocol::PORT)),
         console: config.console.log,
         home,
+        shares,
         groups: Mutex::default(),
     };
     serve(&Arc::new(machine));
@@ -80,20 +89,33 @@ fn end(reason: ExitReason) -> ! {
     std::process::exit(0)
 }
 
-fn control_socket(listener: &UnixListener) {
+fn control_socket(listener: &UnixListener, shares: &Arc<folders::Shares>) {
     for stream in listener.incoming() {
         let stream = stream.unwrap();
-        let mut line = String::new();
-        std::io::BufReader::new(&stream).read_line(&mut line).unwrap();
-        let answer = match serde_json::from_str(&line).unwrap() {
+        let shares = Arc::clone(shares);
+        std::thread::spawn(move || attend(&stream, &shares));
+    }
+}
+
+fn attend(stream: &UnixStream, shares: &folders::Shares) {
+    while let Some((line, descriptor)) = folders::receive_line(stream) {
+        let request = serde_json::from_str(&line).unwrap();
+        let stops = matches!(request, vmm_api::Request::Stop);
+        let answer = match request {
+            vmm_api::Request::ShareAdd { share } => shares.add(share, descriptor),
+            vmm_api::Request::ShareRemove { name } => shares.remove(&name),
+            vmm_api::Request::Shares => Response::Shares {
+                shares: shares.statuses(),
+            },
             vmm_api::Request::Status => Response::Status {
                 state: MachineState::Running,
                 statistics: Statistics::default(),
             },
             _ => Response::Done,
         };
-        writeln!(&stream, "{}", serde_json::to_string(&answer).unwrap()).unwrap();
-        if line.contains("stop") {
+        let mut stream = stream;
+        writeln!(stream, "{}", serde_json::to_string(&answer).unwrap()).unwrap();
+        if stops {
             end(ExitReason::Stopped);
         }
     }
@@ -109,7 +131,16 @@ fn serve(machine: &Arc<Machine>) {
     let mut control = dial(&machine.agent, Role::Control(info));
     loop {
         match receive(&mut control) {
-            HostMessage::Welcome(_) => send(&mut control, &GuestMessage::Ready),
+            HostMessage::Welcome(setup) => {
+                let missing = setup
+                    .folders
+                    .iter()
+                    .find_map(|folder| folders::attach(machine, folder).err());
+                let told = missing.map_or(GuestMessage::Ready, |Failure { message, .. }| {
+                    GuestMessage::SetupFailed { what: message }
+                });
+                send(&mut control, &told);
+            }
             HostMessage::Start { id, request } => {
                 let machine = Arc::clone(machine);
                 std::thread::spawn(move || operate(&machine, id, request));
@@ -136,6 +167,15 @@ fn operate(machine: &Machine, id: StreamId, request: Request) {
             let reply = files::serve(machine, files, &mut stream);
             send(&mut stream, &reply.unwrap_or_else(Reply::Failed));
         }
+    }
+}
+
+/// A path of the "guest": its home is `/sessions/NAME`, and relative ones are relative to that.
+pub(crate) fn path_in(machine: &Machine, path: &[u8]) -> PathBuf {
+    let path = Path::new(OsStr::from_bytes(path));
+    match path.strip_prefix("/sessions") {
+        Ok(path) => machine.home.join(path.components().skip(1).collect::<PathBuf>()),
+        Err(_) => machine.home.join(path),
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use agent_protocol::{
-    GuestInfo, GuestMessage, Hello, HostMessage, Limit, Request, Role, Setup, StreamId, TerminalSize,
+    Folder, GuestInfo, GuestMessage, Hello, HostMessage, Limit, Request, Role, Setup, StreamId, TerminalSize,
     VERSION, encode,
 };
 use tokio::{
@@ -68,6 +68,8 @@ pub struct Link {
 struct Shared {
     session: String,
     env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What a guest that dials now finds mounted; `None` until the machine has it all.
+    folders: watch::Sender<Option<Vec<Folder>>>,
     state: watch::Sender<LinkState>,
     control: Mutex<Option<Control>>,
     pending: Mutex<HashMap<StreamId, oneshot::Sender<BlockingStream>>>,
@@ -89,12 +91,13 @@ impl Drop for Control {
 }
 
 impl Link {
-    /// Listens where the machine carries the agent's port to.
+    /// Listens where the machine carries the agent's port to. A guest is welcomed when its folders are known.
     pub fn listen(socket: &Path, session: String, env: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Self> {
         let listener = UnixListener::bind(socket).context("socket of the sandbox cannot be made", socket)?;
         let shared = Arc::new(Shared {
             session,
             env,
+            folders: watch::channel(None).0,
             state: watch::channel(LinkState::Waiting).0,
             control: Mutex::default(),
             pending: Mutex::default(),
@@ -102,6 +105,11 @@ impl Link {
         });
         let accept = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Link { shared, accept })
+    }
+
+    /// These are the session's folders from now on. A guest that is here already hears of each by a request.
+    pub fn has_folders(&self, folders: Vec<Folder>) {
+        self.shared.folders.send_replace(Some(folders));
     }
 
     pub fn state(&self) -> LinkState {
@@ -284,18 +292,10 @@ fn hand_over(stream: UnixStream, id: StreamId, shared: &Shared) -> Result<()> {
 fn take_control(stream: UnixStream, info: GuestInfo, shared: &Arc<Shared>) -> Result<()> {
     let (reader, writer) = stream.into_split();
     let (outgoing, queue) = mpsc::channel(OUTGOING);
-    let setup = Setup {
-        session: shared.session.clone(),
-        unix_ns: unix_ns(),
-        env: shared.env.clone(),
-    };
-    encode(&HostMessage::Welcome(setup.clone()), Limit::ToGuest).map_err(Error::TooLong)?;
-    outgoing
-        .try_send(HostMessage::Welcome(setup))
-        .map_err(|_| Error::AgentGone)?;
+    let host = Arc::clone(shared);
     let writing = tokio::spawn(async move {
         // What ends the writer ends the reader too, at the same socket.
-        let _ = write_control(writer, queue).await;
+        let _ = write_control(writer, queue, &host).await;
     });
     let generation = shared.next.fetch_add(1, Ordering::Relaxed);
     let reading = tokio::spawn(read_control(reader, info, Arc::clone(shared), generation));
@@ -308,7 +308,29 @@ fn take_control(stream: UnixStream, info: GuestInfo, shared: &Arc<Shared>) -> Re
     Ok(())
 }
 
-async fn write_control(mut writer: OwnedWriteHalf, mut queue: mpsc::Receiver<HostMessage>) -> io::Result<()> {
+/// The first message, when all is there that it speaks of.
+async fn welcome(shared: &Shared) -> HostMessage {
+    let mut folders = shared.folders.subscribe();
+    let folders = match folders.wait_for(Option::is_some).await {
+        Ok(folders) => folders.clone().unwrap_or_default(),
+        // The sender is in `shared`, which is here.
+        Err(_) => Vec::new(),
+    };
+    HostMessage::Welcome(Setup {
+        session: shared.session.clone(),
+        unix_ns: unix_ns(),
+        env: shared.env.clone(),
+        folders,
+    })
+}
+
+async fn write_control(
+    mut writer: OwnedWriteHalf,
+    mut queue: mpsc::Receiver<HostMessage>,
+    shared: &Shared,
+) -> io::Result<()> {
+    let frame = encode(&welcome(shared).await, Limit::ToGuest).map_err(io::Error::other)?;
+    writer.write_all(&frame).await?;
     let start = tokio::time::Instant::now() + CLOCK_INTERVAL;
     let mut clock = tokio::time::interval_at(start, CLOCK_INTERVAL);
     clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

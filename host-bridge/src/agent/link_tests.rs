@@ -15,6 +15,7 @@ impl Guest {
         let directory = tempfile::tempdir().unwrap();
         let env = vec![(b"A".to_vec(), b"b".to_vec())];
         let link = Link::listen(&directory.path().join("s"), "box".into(), env).unwrap();
+        link.has_folders(Vec::new());
         Guest { directory, link }
     }
 
@@ -231,4 +232,44 @@ async fn a_request_too_long_for_the_guest_is_refused_here() {
     };
     assert!(matches!(guest.link.start(request).await, Err(Error::TooLong(_))));
     assert!(lock(&guest.link.shared.pending).is_empty());
+}
+
+fn folder(name: &str) -> Folder {
+    Folder {
+        name: name.into(),
+        read_only: true,
+    }
+}
+
+#[tokio::test]
+async fn a_guest_is_welcomed_when_its_folders_are_there_and_whatever_was_to_be_said_comes_after() {
+    let directory = tempfile::tempdir().unwrap();
+    let link = Link::listen(&directory.path().join("s"), "box".into(), Vec::new()).unwrap();
+    let guest = Guest { directory, link };
+    let mut control = guest.dial(&Hello::new(Role::Control(info()))).await;
+    // Until the connection is taken there is nobody to say it to.
+    while guest.link.signal(StreamId(1), 15).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    guest.link.has_folders(vec![folder("src")]);
+    match hear(&mut control).await {
+        Some(HostMessage::Welcome(setup)) => assert_eq!(setup.folders, [folder("src")]),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(
+        hear(&mut control).await,
+        Some(HostMessage::Signal { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_guest_that_dials_again_hears_of_the_folders_there_are_then() {
+    let guest = Guest::new();
+    let _former = guest.control().await;
+    guest.link.has_folders(vec![folder("later")]);
+    let mut control = guest.dial(&Hello::new(Role::Control(info()))).await;
+    match hear(&mut control).await {
+        Some(HostMessage::Welcome(setup)) => assert_eq!(setup.folders, [folder("later")]),
+        other => panic!("{other:?}"),
+    }
 }

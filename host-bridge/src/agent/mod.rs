@@ -9,4 +9,4 @@ mod link;
 mod stream;
 
 pub use link::{Link, LinkState};
-pub use stream::{Incoming, Operation, OperationReader, OperationWriter};
+pub use stream::{Aborter, Incoming, Operation, OperationReader, OperationWriter};

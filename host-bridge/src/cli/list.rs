@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde_json::{Value, json};
+use vmm_api::ShareStatus;
 
 use crate::{
     Error, Paths, Result, SessionName, console,
@@ -9,7 +10,10 @@ use crate::{
     keeper::{Inspection, KeeperClient},
     output,
     shape::Bytes,
-    state::{Entry, Record, State, Table, console_of, keeper_log_of, machine_log_of, unix_ms},
+    state::{
+        Entry, Record, State, Table, console_of, keeper_log_of, machine_log_of, outputs_of, unix_ms,
+        uploads_of,
+    },
 };
 
 const STDOUT: &str = "standard output cannot be written";
@@ -37,7 +41,11 @@ pub(super) fn list(paths: &Paths, arguments: &ListArguments) -> Result<u8> {
             .act(STDOUT)?;
     } else {
         let rows: Vec<Vec<String>> = entries.iter().map(text_row).collect();
-        output::table(&["NAME", "STATE", "IMAGE", "CPUS", "MEMORY", "SINCE"], &rows).act(STDOUT)?;
+        output::table(
+            &["NAME", "STATE", "IMAGE", "CPUS", "MEMORY", "SINCE", "FOLDERS"],
+            &rows,
+        )
+        .act(STDOUT)?;
     }
     Ok(0)
 }
@@ -58,7 +66,17 @@ fn text_row(entry: &Entry) -> Vec<String> {
         record.shape.cpus.count().to_string(),
         Bytes(record.shape.memory.bytes()).to_string(),
         age(unix_ms().saturating_sub(since)),
+        folder_names(record),
     ]
+}
+
+fn folder_names(record: &Record) -> String {
+    let names: Vec<String> = record
+        .folders
+        .iter()
+        .map(|folder| console::one_line(folder.name.as_str()))
+        .collect();
+    names.join(", ")
 }
 
 fn json_row(entry: &Entry) -> Value {
@@ -80,6 +98,7 @@ pub(super) fn row(record: &Record, alive: bool) -> Value {
         "memory_mib": record.shape.memory,
         "disk_bytes": record.shape.disk,
         "env": record.env.iter().map(|(key, _)| key).collect::<Vec<_>>(),
+        "folders": record.folders.iter().map(|folder| &folder.name).collect::<Vec<_>>(),
         "created_unix_ms": record.created_unix_ms,
         "started_unix_ms": record.started_unix_ms,
         "ended_unix_ms": record.ended_unix_ms,
@@ -119,6 +138,8 @@ pub(super) async fn inspect(paths: &Paths, arguments: &InspectArguments) -> Resu
                 "keeper": keeper_log_of(&directory),
             },
             "sockets": paths.sockets(&name),
+            "outputs": outputs_of(&directory),
+            "uploads": uploads_of(&directory),
         }),
     );
     if alive && let Some(started) = record.started_unix_ms {
@@ -127,23 +148,35 @@ pub(super) async fn inspect(paths: &Paths, arguments: &InspectArguments) -> Resu
             json!({ "uptime_ms": unix_ms().saturating_sub(started) }),
         );
     }
+    let mut statuses = None;
     if alive && record.state == State::Running && !record.ephemeral {
-        merge(&mut all, told_by_owner(paths, &name).await);
+        let (told, shares) = told_by_owner(paths, &name).await;
+        merge(&mut all, told);
+        statuses = shares;
     }
+    let folders = super::share::rows(&directory, &record, statuses.as_deref());
     if arguments.json {
-        output::json(&all)
-    } else {
-        print_lines(&all)
+        all["folders"] = serde_json::json!(folders);
+        return output::json(&all).act(STDOUT).map(|()| 0);
     }
-    .act(STDOUT)?;
+    // A table says it better than lines do.
+    merge(&mut all, json!({ "folders": null }));
+    print_lines(&all).act(STDOUT)?;
+    output::line("")
+        .and_then(|()| super::share::print(&folders))
+        .act(STDOUT)?;
     Ok(0)
 }
 
-async fn told_by_owner(paths: &Paths, name: &SessionName) -> Value {
-    let asked = async { KeeperClient::connect(paths, name).await?.inspect().await };
+async fn told_by_owner(paths: &Paths, name: &SessionName) -> (Value, Option<Vec<ShareStatus>>) {
+    let asked = async {
+        let keeper = KeeperClient::connect(paths, name).await?;
+        // A machine that says nothing of its folders is told of below.
+        Ok((keeper.inspect().await?, keeper.shares().await.ok()))
+    };
     match asked.await {
-        Ok(inspection) => inspection_json(&inspection),
-        Err(error) => json!({ "keeper": error.line() }),
+        Ok((inspection, shares)) => (inspection_json(&inspection), shares),
+        Err::<_, Error>(error) => (json!({ "keeper": error.line() }), None),
     }
 }
 

@@ -9,13 +9,16 @@ use std::{
 
 use agent_protocol::Exec;
 use clap::Args;
+use vmm_api::ShareName;
 
 use crate::{
-    BootImage, Error, Paths, Result,
+    BootImage, Error, Paths, Result, console,
     error::Context,
+    output,
     reap::MACHINE_PROGRAM,
     session::{BOOT_DEADLINE, Plan},
     shape::{Shape, parse_cpus, parse_disk, parse_memory, parse_span},
+    share::{Asked, Guard, SharedFolder, asked_of, settle},
     terminal,
 };
 
@@ -56,16 +59,63 @@ impl MachineArguments {
     }
 
     /// What was asked for, with the image found and checked.
-    pub(super) fn plan(&self, paths: &Paths, env: Vec<(String, String)>) -> Result<Plan> {
+    pub(super) fn plan(
+        &self,
+        paths: &Paths,
+        env: Vec<(String, String)>,
+        folders: Vec<SharedFolder>,
+    ) -> Result<Plan> {
         let (shape, boot_deadline) = (self.shape()?, self.boot_deadline()?);
         let image = BootImage::find(paths, self.image.as_deref())?;
         Ok(Plan {
             image,
             shape,
             env,
+            folders,
             vmm: beside_us(MACHINE_PROGRAM)?,
             boot_deadline,
         })
+    }
+}
+
+/// The folders.
+#[derive(Debug, Args)]
+pub(super) struct FolderArguments {
+    /// Share a folder, in the sandbox as AS [default: its own name]; repeatable. OPTIONS, with commas between them:
+    /// ro or rw [default: rw], cache=shared or cache=exclusive [default: shared], hide=PATTERN, show=PATTERN,
+    /// protect=PATTERN, unprotect=PATTERN, max-bytes=SIZE, max-files=N. A colon in PATH is written \:
+    #[arg(long, value_name = "PATH[:OPTIONS][:AS]")]
+    pub(super) share: Vec<OsString>,
+    /// Share also what is not shared by accident: /, a home directory, coffer's own
+    #[arg(long)]
+    i_know: bool,
+}
+
+impl FolderArguments {
+    /// The folders of a session that had `former` before.
+    pub(super) fn settle(
+        &self,
+        paths: &Paths,
+        former: Vec<SharedFolder>,
+        quiet: bool,
+    ) -> Result<Vec<SharedFolder>> {
+        let guard = Guard::of(paths);
+        let asked = self.share.iter().map(|text| asked_of(text, &guard, self.i_know));
+        let asked: Vec<Asked> = asked.collect::<Result<_>>()?;
+        let known: Vec<ShareName> = former.iter().map(|folder| folder.name.clone()).collect();
+        let folders = settle(former, asked.clone())?;
+        let renamed = |folder: &&SharedFolder| {
+            let wanted = |asked: &&Asked| asked.path == folder.path && *asked.name.name() == folder.name;
+            !known.contains(&folder.name) && !asked.iter().any(|asked| wanted(&asked))
+        };
+        for folder in folders.iter().filter(renamed).filter(|_| !quiet) {
+            output::note(&format!(
+                "folder is called {} in the sandbox: {}",
+                folder.name,
+                console::one_line(&folder.path.display().to_string())
+            ));
+        }
+        Ok(folders)
     }
 }
 
@@ -92,7 +142,7 @@ pub(super) struct CommandArguments {
     /// A variable for the command: KEY=VALUE, or KEY to pass ours on
     #[arg(long, short, value_name = "KEY[=VALUE]")]
     pub(super) env: Vec<OsString>,
-    /// Directory to start in [default: the session's home]
+    /// Directory to start in [default: the first folder shared, else the session's home]
     #[arg(long, short, value_name = "DIRECTORY")]
     workdir: Option<OsString>,
     /// User to run as, a name or a number [default: agent]

@@ -8,6 +8,7 @@ mod list;
 mod logs;
 mod machine;
 mod run;
+mod share;
 mod stop;
 mod up;
 
@@ -37,6 +38,7 @@ enum Command {
     Exec(exec::ExecArguments),
     Shell(exec::ShellArguments),
     Cp(copy::Arguments),
+    Share(share::Arguments),
     Ls(list::ListArguments),
     Inspect(list::InspectArguments),
     Logs(list::LogsArguments),
@@ -93,6 +95,7 @@ async fn dispatch(command: Command) -> Result<u8> {
         Command::Up(arguments) => up::up(&paths, arguments).await,
         Command::Exec(arguments) => exec::exec(&paths, arguments).await,
         Command::Shell(arguments) => exec::shell(&paths, arguments).await,
+        Command::Share(arguments) => share::share(&paths, arguments).await,
         Command::Cp(arguments) => copy::copy(&paths, arguments).await,
         Command::Ls(arguments) => list::list(&paths, &arguments),
         Command::Inspect(arguments) => list::inspect(&paths, &arguments).await,

@@ -1,11 +1,15 @@
 //! `coffer run`: a fresh sandbox, one command, its output and exit code, and the sandbox is gone.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
-use super::machine::{CommandArguments, MachineArguments};
+use super::machine::{CommandArguments, FolderArguments, MachineArguments};
 use crate::{
-    Error, Paths, Result, Session, SessionName, command, output, progress::watched, signals::Signals,
-    state::Table,
+    Error, Paths, Result, Session, SessionName, command, console, output,
+    progress::watched,
+    signals::Signals,
+    state::{Table, outputs_of},
 };
 
 /// Run a command in a fresh sandbox
@@ -23,6 +27,8 @@ pub(super) struct Arguments {
     /// After the command, print how it ended as JSON on standard error
     #[arg(long)]
     json: bool,
+    #[command(flatten, next_help_heading = "Folders")]
+    folders: FolderArguments,
     #[command(flatten, next_help_heading = "Machine")]
     machine: MachineArguments,
     #[command(flatten, next_help_heading = "Command")]
@@ -32,7 +38,8 @@ pub(super) struct Arguments {
 pub(super) async fn run(paths: &Paths, arguments: Arguments) -> Result<u8> {
     let exec = arguments.command.exec()?;
     let name: Option<SessionName> = arguments.name.as_deref().map(str::parse).transpose()?;
-    let plan = arguments.machine.plan(paths, Vec::new())?;
+    let folders = arguments.folders.settle(paths, Vec::new(), arguments.quiet)?;
+    let plan = arguments.machine.plan(paths, Vec::new(), folders)?;
     let mut signals = Signals::catch()?;
     let directory = Table::open(paths)?.create(name)?;
     let starting = Session::start(directory, plan, true);
@@ -42,21 +49,32 @@ pub(super) async fn run(paths: &Paths, arguments: Arguments) -> Result<u8> {
         signal = signals.next_ending() => return Err(Error::Interrupted { signal }),
     };
     let outcome = command::run(&session, exec, &mut signals).await;
-    finish(&mut session, &arguments).await;
+    let outputs = finish(&mut session, &arguments).await;
     let outcome = outcome?;
     let shown = super::shown(&arguments.command.command);
     if arguments.json {
-        output::note_json(&outcome.report());
+        let mut report = outcome.report();
+        report["outputs"] = serde_json::json!(outputs);
+        output::note_json(&report);
     } else {
         outcome.explain(&shown);
     }
     Ok(outcome.code())
 }
 
-async fn finish(session: &mut Session, arguments: &Arguments) {
+/// Ends the machine. Says, also to a person, where what the command left in its outputs is.
+async fn finish(session: &mut Session, arguments: &Arguments) -> Option<PathBuf> {
+    let silent = arguments.quiet || arguments.json;
     if !arguments.keep {
         session.kill().await;
-        return;
+        let kept = session.directory().keep_outputs();
+        // They are tried again when the session is removed, and after that at the next start.
+        let kept = kept.inspect_err(output::error).ok().flatten();
+        if let Some(path) = kept.as_ref().filter(|_| !silent) {
+            let path = console::one_line(&path.display().to_string());
+            output::note(&format!("outputs kept: {path}"));
+        }
+        return kept;
     }
     session.keep();
     session.shut_down(crate::session::STOP_GRACE).await;
@@ -67,4 +85,7 @@ async fn finish(session: &mut Session, arguments: &Arguments) {
             "session kept: {name}\nhint: coffer up {name} starts it again, coffer rm {name} removes it"
         ));
     }
+    let outputs = outputs_of(session.directory().path());
+    let left = std::fs::read_dir(&outputs).is_ok_and(|mut entries| entries.next().is_some());
+    left.then_some(outputs)
 }

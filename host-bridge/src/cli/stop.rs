@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::{
-    Error, Paths, Result, SessionName,
+    Error, Paths, Result, SessionName, console,
     keeper::KeeperClient,
     output,
     process::ProcessId,
@@ -62,7 +62,7 @@ async fn stop_one(paths: &Paths, name: &SessionName, grace: Duration) -> Result<
     }
 }
 
-/// Remove sessions with their disks and logs
+/// Remove sessions with their disks and logs; what is in their outputs stays, and where is said
 #[derive(Debug, Args)]
 pub(super) struct RemoveArguments {
     /// Names of the sessions
@@ -101,7 +101,12 @@ fn remove_one(paths: &Paths, name: &SessionName, force: bool) -> Result<()> {
     match Table::open(paths)? {
         table if !paths.session(name).exists() => drop(table),
         table if table.find(name)?.alive => return Err(Error::KeeperSilent { name: name.clone() }),
-        table => table.remove(name)?,
+        table => {
+            if let Some(path) = table.remove(name)? {
+                let path = console::one_line(&path.display().to_string());
+                output::note(&format!("outputs kept: {path}"));
+            }
+        }
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::machine::{MachineArguments, session_environment};
+use super::machine::{FolderArguments, MachineArguments, session_environment};
 use crate::{
     Error, Paths, Result, SessionName,
     error::{Context, code},
@@ -26,8 +26,10 @@ use crate::{
     state::{Record, Table},
 };
 
-/// What a keeper reads or says is a page of JSON, and never this much.
+/// What a keeper says is a page of JSON, and never this much.
 const MAX_REPORT: u64 = 1 << 20;
+/// What it is told may have every folder with two full lists of the longest patterns.
+const MAX_SPEC: u64 = 64 << 20;
 
 /// Start a session that stays, or a stopped one again
 #[derive(Debug, Args)]
@@ -47,6 +49,8 @@ pub(super) struct Arguments {
     /// Print the session as JSON instead of its name
     #[arg(long)]
     json: bool,
+    #[command(flatten, next_help_heading = "Folders")]
+    folders: FolderArguments,
     #[command(flatten, next_help_heading = "Machine")]
     machine: MachineArguments,
 }
@@ -103,7 +107,8 @@ fn stopped(paths: &Paths, name: &SessionName) -> Result<Option<Record>> {
 fn plan(paths: &Paths, arguments: &mut Arguments, former: Option<Record>) -> Result<Plan> {
     let mut env = session_environment(&arguments.env)?;
     let Some(former) = former else {
-        return arguments.machine.plan(paths, env);
+        let folders = arguments.folders.settle(paths, Vec::new(), arguments.quiet)?;
+        return arguments.machine.plan(paths, env, folders);
     };
     let asked = arguments.machine.shape()?;
     if arguments.machine.disk.is_some() && asked.disk != former.shape.disk {
@@ -125,7 +130,10 @@ fn plan(paths: &Paths, arguments: &mut Arguments, former: Option<Record>) -> Res
     }
     arguments.machine.image = Some(former.image.clone());
     env.splice(0..0, former.env.clone());
-    let mut plan = arguments.machine.plan(paths, env)?;
+    let folders = arguments
+        .folders
+        .settle(paths, former.folders.clone(), arguments.quiet)?;
+    let mut plan = arguments.machine.plan(paths, env, folders)?;
     plan.shape = Shape {
         cpus: if arguments.machine.cpus.is_some() {
             asked.cpus
@@ -195,7 +203,7 @@ async fn end_keeper(keeper: &mut Child) {
 pub(super) async fn keep(paths: &Paths) -> Result<u8> {
     let mut text = Vec::new();
     std::io::stdin()
-        .take(MAX_REPORT)
+        .take(MAX_SPEC)
         .read_to_end(&mut text)
         .act("keeper cannot read what to keep")?;
     let spec = serde_json::from_slice(&text)

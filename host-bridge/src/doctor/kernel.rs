@@ -6,7 +6,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use rustix::thread::UnshareFlags;
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags},
+    thread::UnshareFlags,
+};
 
 use super::{Check, Level};
 
@@ -57,6 +60,32 @@ pub(super) fn try_namespaces() -> io::Result<()> {
     // SAFETY: no descriptor table is unshared, and the process ends right after.
     unsafe { rustix::thread::unshare_unsafe(flags) }?;
     Ok(())
+}
+
+/// How a folder's files are opened without ever leaving it. Every session has a folder.
+pub(super) fn beneath() -> Check {
+    let here = rustix::fs::openat2(
+        rustix::fs::CWD,
+        "/",
+        OFlags::PATH | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::NO_SYMLINKS,
+    );
+    let what = "folders";
+    match here {
+        Ok(_) => Check::new(
+            what,
+            Level::Ok,
+            "can be opened without a way out (openat2)".into(),
+            "",
+        ),
+        Err(error) => Check::new(
+            what,
+            Level::Missing,
+            format!("openat2 is not available: {error}: no folder can be shared safely"),
+            "use a kernel of 5.6 or later, and a container that allows openat2",
+        ),
+    }
 }
 
 pub(super) fn landlock() -> Check {

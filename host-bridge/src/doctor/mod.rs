@@ -62,6 +62,7 @@ pub fn examine(paths: &Paths) -> Vec<Check> {
         host::state(paths),
         host::memory(),
         host::disk(paths),
+        kernel::beneath(),
         kernel::namespaces(),
         kernel::landlock(),
         kernel::seccomp(),

@@ -13,6 +13,7 @@ use tokio::{
     net::UnixStream,
     sync::Mutex,
 };
+use vmm_api::{ShareName, ShareStatus};
 
 use super::wire::{Inspection, SOCKET, ToClient, ToKeeper, VERSION};
 use crate::{
@@ -20,6 +21,8 @@ use crate::{
     agent::Operation,
     console,
     error::{Context, code},
+    session::Removal,
+    share::Asked,
     state::{Record, State, Table, console_of},
 };
 
@@ -61,9 +64,7 @@ impl KeeperClient {
                 found: version,
                 ours: VERSION,
             }),
-            _ => Err(Error::Unexpected {
-                what: "the keeper answered something else",
-            }),
+            _ => Err(unexpected()),
         }
     }
 
@@ -74,9 +75,36 @@ impl KeeperClient {
     pub async fn inspect(&self) -> Result<Inspection> {
         match self.ask(&ToKeeper::Inspect).await? {
             ToClient::Inspection(inspection) => Ok(inspection),
-            _ => Err(Error::Unexpected {
-                what: "the keeper answered something else",
-            }),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Shares one more folder, and says what it is called in the session.
+    pub(crate) async fn share_add(&self, asked: Asked) -> Result<ShareName> {
+        match self.ask(&ToKeeper::ShareAdd(asked)).await? {
+            ToClient::Shared { name } => Ok(name),
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub async fn share_remove(&self, name: &ShareName, how: Removal) -> Result<()> {
+        let message = ToKeeper::ShareRemove {
+            name: name.clone(),
+            how,
+        };
+        let mut connection = self.connection.lock().await;
+        let deadline = ANSWER_DEADLINE.saturating_add(how.wait);
+        match self.exchange_within(deadline, &mut connection, &message).await? {
+            ToClient::Done => Ok(()),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// What the session's machine says of its folders.
+    pub async fn shares(&self) -> Result<Vec<ShareStatus>> {
+        match self.ask(&ToKeeper::Shares).await? {
+            ToClient::Shares(shares) => Ok(shares),
+            _ => Err(unexpected()),
         }
     }
 
@@ -87,9 +115,7 @@ impl KeeperClient {
         connection.send(&ToKeeper::Stop { grace_ms }).await?;
         match tokio::time::timeout(grace + STOP_MARGIN, connection.receive()).await {
             Ok(Ok(Some(ToClient::Refused { what, hint, code }))) => Err(Error::Reported { what, hint, code }),
-            Ok(Ok(Some(_))) => Err(Error::Unexpected {
-                what: "the keeper answered something else",
-            }),
+            Ok(Ok(Some(_))) => Err(unexpected()),
             // The end of the connection is the keeper's.
             Ok(Ok(None) | Err(_)) => Ok(()),
             Err(_) => Err(Error::KeeperSilent {
@@ -104,8 +130,17 @@ impl KeeperClient {
     }
 
     async fn exchange(&self, connection: &mut Connection, message: &ToKeeper) -> Result<ToClient> {
+        self.exchange_within(ANSWER_DEADLINE, connection, message).await
+    }
+
+    async fn exchange_within(
+        &self,
+        deadline: Duration,
+        connection: &mut Connection,
+        message: &ToKeeper,
+    ) -> Result<ToClient> {
         connection.send(message).await?;
-        match tokio::time::timeout(ANSWER_DEADLINE, connection.receive()).await {
+        match tokio::time::timeout(deadline, connection.receive()).await {
             Ok(Ok(Some(ToClient::Refused { what, hint, code }))) => Err(Error::Reported { what, hint, code }),
             Ok(Ok(Some(answer))) => Ok(answer),
             Ok(Ok(None)) => Err(self.last_words()),
@@ -137,6 +172,12 @@ impl KeeperClient {
                 name: self.name.clone(),
             },
         }
+    }
+}
+
+fn unexpected() -> Error {
+    Error::Unexpected {
+        what: "the keeper answered something else",
     }
 }
 
@@ -187,9 +228,7 @@ impl Host for KeeperClient {
                     what: "the keeper sent no stream",
                 }),
             },
-            _ => Err(Error::Unexpected {
-                what: "the keeper answered something else",
-            }),
+            _ => Err(unexpected()),
         }
     }
 

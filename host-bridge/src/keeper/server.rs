@@ -1,6 +1,5 @@
 use std::{
-    io::{self, IoSlice, Write},
-    mem::MaybeUninit,
+    io::{self, Write},
     os::{fd::AsFd, unix::fs::OpenOptionsExt},
     sync::{
         Arc,
@@ -10,7 +9,7 @@ use std::{
 };
 
 use agent_protocol::{Limit, Request, encode};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt::socket_peercred};
+use rustix::net::{RecvFlags, recv, sockopt::socket_peercred};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncWriteExt, Interest},
@@ -23,6 +22,7 @@ use crate::{
     Error, Host, Paths, Result, Session, SessionName,
     agent::{Operation, frames::read_message},
     error::Context,
+    passing::write_with,
     session::{Plan, STOP_GRACE},
     signals::{Arrival, Signals},
     state::{SessionDir, Table, keeper_log_of},
@@ -242,6 +242,15 @@ impl Client {
             ToKeeper::Signal { id, signal } => session.signal(id, signal).await?,
             ToKeeper::Resize { id, size } => session.resize(id, size).await?,
             ToKeeper::Inspect => return Ok(Answer::Message(ToClient::Inspection(self.inspect().await))),
+            ToKeeper::ShareAdd(asked) => {
+                let name = or_fate(session, session.share_add(asked).await).await?;
+                return Ok(Answer::Message(ToClient::Shared { name }));
+            }
+            ToKeeper::ShareRemove { name, how } => {
+                let removed = session.share_remove(&name, how, self.client_left()).await;
+                or_fate(session, removed).await?;
+            }
+            ToKeeper::Shares => return Ok(Answer::Message(ToClient::Shares(session.shares().await?))),
             ToKeeper::Stop { grace_ms } => {
                 self.stopping.store(true, Ordering::Relaxed);
                 session.shut_down(Duration::from_millis(grace_ms.into())).await;
@@ -257,12 +266,15 @@ impl Client {
     }
 
     async fn start(&self, request: Request) -> Result<Answer> {
-        match Host::start(&*self.session, request).await {
-            Ok(operation) => Ok(Answer::Stream(operation)),
-            // The machine under the agent knows why.
-            Err(Error::AgentGone) => Err(self.session.fate().await),
-            Err(error) => Err(error),
-        }
+        let started = Host::start(&*self.session, request).await;
+        or_fate(&self.session, started).await.map(Answer::Stream)
+    }
+
+    /// A client that waits for an answer says nothing, so whatever there is to read is its end.
+    async fn client_left(&self) {
+        let peek = || Ok(recv(&self.stream, &mut [0u8; 1][..], RecvFlags::PEEK)?);
+        // An error here is an end too.
+        let _ = self.stream.async_io(Interest::READABLE, peek).await;
     }
 
     async fn inspect(&self) -> Inspection {
@@ -284,28 +296,20 @@ impl Client {
             .act("client cannot be answered")
     }
 
-    /// The descriptor travels with the first byte of the message that announces it.
     async fn send_stream(&mut self, operation: Operation) -> Result<()> {
         let act = "client cannot be handed its stream";
         let frame = encode(&ToClient::Started { id: operation.id() }, Limit::ToHost)?;
-        let stream = operation.into_fd();
-        let sent = self.stream.async_io(Interest::WRITABLE, || {
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-            let mut ancillary = SendAncillaryBuffer::new(&mut space);
-            let fds = [stream.as_fd()];
-            ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-            Ok(sendmsg(
-                &self.stream,
-                &[IoSlice::new(&frame)],
-                &mut ancillary,
-                SendFlags::NOSIGNAL,
-            )?)
-        });
-        let sent = sent.await.act(act)?;
-        self.stream
-            .write_all(frame.get(sent..).unwrap_or_default())
+        write_with(&mut self.stream, &frame, operation.into_fd().as_fd())
             .await
             .act(act)
+    }
+}
+
+/// The machine under an agent that is gone knows why.
+async fn or_fate<T>(session: &Session, done: Result<T>) -> Result<T> {
+    match done {
+        Err(Error::AgentGone) => Err(session.fate().await),
+        done => done,
     }
 }
 

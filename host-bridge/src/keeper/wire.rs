@@ -1,8 +1,11 @@
 use agent_protocol::{GuestInfo, Request, StreamId, TerminalSize};
 use serde::{Deserialize, Serialize};
+use vmm_api::{ShareName, ShareStatus};
+
+use crate::{session::Removal, share::Asked};
 
 /// A keeper outlives the program that started it, so a later one may meet it: each checks this.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// The keeper's socket, in the session's directory of sockets.
 pub(crate) const SOCKET: &str = "keeper";
@@ -24,6 +27,13 @@ pub(crate) enum ToKeeper {
         size: TerminalSize,
     },
     Inspect,
+    ShareAdd(Asked),
+    /// A client that goes away while the guest is waited for has changed its mind.
+    ShareRemove {
+        name: ShareName,
+        how: Removal,
+    },
+    Shares,
     /// Switches the guest off in order. The connection ends when the keeper has ended.
     Stop {
         grace_ms: u32,
@@ -41,6 +51,10 @@ pub(crate) enum ToClient {
     },
     Done,
     Inspection(Inspection),
+    Shared {
+        name: ShareName,
+    },
+    Shares(Vec<ShareStatus>),
     Refused {
         what: String,
         hint: Option<String>,

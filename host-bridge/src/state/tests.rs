@@ -10,6 +10,19 @@ pub(crate) fn record(name: &str) -> Record {
         image_id: None,
         shape: Shape::new(None, None, None).unwrap(),
         env: vec![("A".into(), "b".into())],
+        folders: vec![SharedFolder {
+            name: "src".to_owned().try_into().unwrap(),
+            path: "/work/src".into(),
+            rules: FolderRules {
+                hide: vec!["*.key".into(), "!.ssh".into()],
+                limits: vmm_api::ShareLimits {
+                    bytes: Some(1),
+                    files: None,
+                },
+                ..FolderRules::new(ShareMode::ReadOnly)
+            },
+            i_know: false,
+        }],
         created_unix_ms: 1,
         started_unix_ms: Some(2),
         ended_unix_ms: None,
@@ -30,17 +43,68 @@ fn a_record_reads_back_as_it_was_written() {
 fn a_record_of_another_version_is_refused() {
     let root = tempfile::tempdir().unwrap();
     Record {
-        version: 2,
+        version: 3,
         ..record("a")
     }
     .write(root.path())
     .unwrap();
     assert!(matches!(
         Record::read(root.path()),
-        Err(Error::RecordVersion { found: 2, .. })
+        Err(Error::RecordVersion { found: 3, .. })
     ));
     fs::write(root.path().join(RECORD_FILE), "{").unwrap();
     assert!(matches!(Record::read(root.path()), Err(Error::Record { .. })));
+}
+
+#[test]
+fn a_record_from_before_there_were_folders_is_read_as_one_without_any() {
+    let root = tempfile::tempdir().unwrap();
+    let mut old = serde_json::to_value(record("a")).unwrap();
+    old["version"] = 1.into();
+    old.as_object_mut().unwrap().remove("folders");
+    fs::write(root.path().join(RECORD_FILE), old.to_string()).unwrap();
+    let read = Record::read(root.path()).unwrap();
+    assert_eq!((read.version, read.folders), (RECORD_VERSION, Vec::new()));
+}
+
+#[test]
+fn outputs_with_something_in_them_outlive_their_session_and_others_do_not() {
+    let root = tempfile::tempdir().unwrap();
+    let paths = Paths::below(root.path());
+    let name: SessionName = "one".parse().unwrap();
+    for (round, left) in [(1, true), (2, false), (3, true)] {
+        let mut owner = Table::open(&paths).unwrap().create(Some(name.clone())).unwrap();
+        owner.own_folders().unwrap();
+        owner.discard_at_end(true);
+        let outputs = outputs_of(owner.path());
+        if left {
+            fs::write(outputs.join("result"), format!("{round}")).unwrap();
+        }
+        // As a guest may leave it, and a user who is not root cannot move such a folder.
+        fs::set_permissions(&outputs, fs::Permissions::from_mode(0o500)).unwrap();
+    }
+    assert!(!paths.session(&name).exists());
+    let kept = |at: &str| fs::read_to_string(paths.outputs().join(at)).unwrap();
+    assert_eq!(
+        (kept("one/result"), kept("one-2/result")),
+        ("1".into(), "3".into())
+    );
+    assert_eq!(fs::read_dir(paths.outputs()).unwrap().count(), 2);
+}
+
+#[test]
+fn removing_a_session_says_where_its_outputs_are() {
+    let root = tempfile::tempdir().unwrap();
+    let paths = Paths::below(root.path());
+    let name: SessionName = "one".parse().unwrap();
+    let owner = Table::open(&paths).unwrap().create(Some(name.clone())).unwrap();
+    record("one").write(owner.path()).unwrap();
+    owner.own_folders().unwrap();
+    fs::write(outputs_of(owner.path()).join("result"), "").unwrap();
+    drop(owner);
+    let kept = Table::open(&paths).unwrap().remove(&name).unwrap();
+    assert_eq!(kept, Some(paths.outputs().join("one")));
+    assert!(!paths.session(&name).exists());
 }
 
 #[test]

@@ -6,4 +6,5 @@ mod copy;
 mod rig;
 mod run;
 mod session;
+mod share;
 mod terminal;

@@ -49,6 +49,19 @@ fn dependencies_come_before_what_needs_them_and_built_in_ones_not_at_all() {
 }
 
 #[test]
+fn what_mounts_folders_comes_last_with_what_it_needs() {
+    let (_keep, tree) = tree_with(&[
+        ("fs/fuse/virtiofs.ko", &module(b"depends=fuse\0")),
+        ("fs/fuse/fuse.ko", &module(b"depends=\0")),
+        ("fs/ext4.ko", &module(b"depends=\0")),
+        ("modules.builtin", &all_but(&["ext4"])),
+    ]);
+    let modules = wanted(&tree, tree.root(), "6").unwrap();
+    let files: Vec<_> = modules.iter().map(|module| module.file.as_str()).collect();
+    assert_eq!(files, ["ext4.ko", "fuse.ko", "virtiofs.ko"]);
+}
+
+#[test]
 fn a_required_module_that_is_nowhere_is_an_error_with_its_name() {
     let (_keep, tree) = tree_with(&[("modules.builtin", &all_but(&["erofs"]))]);
     let error = wanted(&tree, tree.root(), "6.12").unwrap_err();

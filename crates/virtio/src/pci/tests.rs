@@ -3,15 +3,29 @@
 use std::sync::{
     Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
+    mpsc,
 };
 
 use proptest::prelude::*;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use super::*;
-use crate::{ActivateError, Activation, Device, DeviceKind, testing::KeptFailures};
+use crate::{ActivateError, Activation, Device, DeviceKind, Ring, testing::KeptFailures};
 
 const BAR: u32 = 0xc000_0000;
+
+/// A bell that hangs: it tells that it was rung, and lets nobody go until it is told to.
+struct Stubborn {
+    rung: mpsc::Sender<usize>,
+    go: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Ring for Stubborn {
+    fn rung(&self, queue: usize) {
+        self.rung.send(queue).unwrap();
+        self.go.lock().unwrap().recv().unwrap();
+    }
+}
 
 #[derive(Debug, Default)]
 struct Log {
@@ -20,7 +34,7 @@ struct Log {
     held: Mutex<Option<Activation>>,
 }
 
-struct Probe(Arc<Log>);
+struct Probe(Arc<Log>, Option<Arc<Stubborn>>);
 
 impl Device for Probe {
     fn kind(&self) -> DeviceKind {
@@ -39,6 +53,9 @@ impl Device for Probe {
         self.0.activations.fetch_add(1, Ordering::SeqCst);
         *self.0.held.lock().unwrap() = Some(activation);
         Ok(())
+    }
+    fn ring(&self) -> Option<Arc<dyn Ring>> {
+        self.1.clone().map(|bell| bell as Arc<dyn Ring>)
     }
     fn reset(&mut self) {
         self.0.resets.fetch_add(1, Ordering::SeqCst);
@@ -62,10 +79,14 @@ struct Bench {
 }
 
 fn bench() -> Bench {
+    bench_with(None)
+}
+
+fn bench_with(bell: Option<Arc<Stubborn>>) -> Bench {
     let memory = Arc::new(GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap());
     let (log, sent) = (Arc::new(Log::default()), Arc::new(Sent::default()));
     let device = PciDevice::new(
-        Box::new(Probe(log.clone())),
+        Box::new(Probe(log.clone(), bell)),
         BAR,
         memory,
         sent.clone(),
@@ -246,8 +267,43 @@ fn a_masked_vector_waits_and_an_unmasked_one_is_sent() {
 }
 
 #[test]
-fn sizing_the_bar_tells_its_size_and_moves_nothing() {
+fn a_driver_that_leaves_out_a_queue_in_between_gets_no_device() {
     let mut bench = bench();
+    bench.negotiate();
+    bench.queue(1, 0x20000);
+    bench.w8(0x14, 15);
+    assert_eq!(bench.log.activations.load(Ordering::SeqCst), 0);
+    assert_ne!(bench.status() & 64, 0, "asks for a reset");
+}
+
+#[test]
+fn a_doorbell_that_is_answered_on_the_spot_holds_up_no_register() {
+    let (rung, heard) = mpsc::channel();
+    let (go, told) = mpsc::channel();
+    let mut bench = bench_with(Some(Arc::new(Stubborn {
+        rung,
+        go: Mutex::new(told),
+    })));
+    assert!(bench.device.doorbells().unwrap().is_empty(), "nothing to wire");
+    bench.run();
+    let device = Arc::new(bench.device);
+    let ringing = {
+        let device = device.clone();
+        std::thread::spawn(move || device.write_bar(0x3004, &1u16.to_le_bytes()))
+    };
+    assert_eq!(heard.recv().unwrap(), 1);
+    let mut status = [0];
+    device.read_bar(0x14, &mut status);
+    assert_eq!(status, [15]);
+    device.write_bar(0x14, &[0]);
+    assert_eq!(bench.log.resets.load(Ordering::SeqCst), 1);
+    go.send(()).unwrap();
+    ringing.join().unwrap();
+}
+
+#[test]
+fn sizing_the_bar_tells_its_size_and_moves_nothing() {
+    let bench = bench();
     bench.device.write_config(0x10, &u32::MAX.to_le_bytes());
     let mut bytes = [0; 4];
     bench.device.read_config(0x10, &mut bytes);
@@ -263,7 +319,7 @@ proptest! {
     fn no_sequence_of_accesses_panics(
         steps in proptest::collection::vec((any::<bool>(), 0..BAR_BYTES, 1usize..9, any::<u64>()), 0..200)
     ) {
-        let mut bench = bench();
+        let bench = bench();
         for (write, offset, width, value) in steps {
             let bytes = value.to_le_bytes();
             if write {

@@ -1,6 +1,9 @@
 //! A virtio device as a PCI function: what its configuration space and its BAR do.
 
-use std::{fmt, io, sync::Arc};
+use std::{
+    fmt, io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use virtio_bindings::{
     bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC},
@@ -16,7 +19,7 @@ use super::{
     msix::{Msix, Vector},
 };
 use crate::{
-    ActivateError, Activation, Device, DeviceKind, DeviceQueue, FailureSink, rate_limit::warn_limited,
+    ActivateError, Activation, Device, DeviceKind, DeviceQueue, FailureSink, Ring, rate_limit::warn_limited,
 };
 
 /// The size of a function's BAR.
@@ -52,7 +55,73 @@ pub struct Doorbell {
     pub kick: EventFd,
 }
 
+/// A function on the bus. Its registers have a lock; the doorbells of a device that answers them itself do not
+/// take it.
 pub struct PciDevice {
+    registers: Mutex<Registers>,
+    ring: Option<Arc<dyn Ring>>,
+}
+
+impl PciDevice {
+    /// Puts `device` on the bus with its BAR at `bar`.
+    pub fn new(
+        device: Box<dyn Device>,
+        bar: u32,
+        memory: Arc<GuestMemoryMmap>,
+        sink: Arc<dyn MsiSink>,
+        failures: Arc<dyn FailureSink>,
+    ) -> io::Result<Self> {
+        let ring = device.ring();
+        let registers = Registers::new(device, bar, memory, sink, failures)?;
+        Ok(PciDevice {
+            registers: Mutex::new(registers),
+            ring,
+        })
+    }
+
+    /// The doorbells to wire to the bus, in the order of the queues; none if the device answers them itself.
+    pub fn doorbells(&self) -> io::Result<Vec<Doorbell>> {
+        match self.ring {
+            Some(_) => Ok(Vec::new()),
+            None => self.registers().doorbells(),
+        }
+    }
+
+    pub fn read_config(&self, at: usize, data: &mut [u8]) {
+        self.registers().config.read(at, data);
+    }
+
+    pub fn write_config(&self, at: usize, data: &[u8]) {
+        self.registers().write_config(at, data);
+    }
+
+    pub fn read_bar(&self, offset: u32, data: &mut [u8]) {
+        self.registers().read_bar(offset, data);
+    }
+
+    pub fn write_bar(&self, offset: u32, data: &[u8]) {
+        match &self.ring {
+            Some(ring) if area(offset) == NOTIFY => ring.rung(rung_queue(offset)),
+            _ => self.registers().write_bar(offset, data),
+        }
+    }
+
+    /// Stops the device; the machine is going away.
+    pub fn shut_down(&self) {
+        self.registers().reset();
+    }
+
+    #[cfg(test)]
+    pub(super) fn msix_for_tests(&self) -> Arc<Msix> {
+        self.registers().msix.clone()
+    }
+
+    fn registers(&self) -> MutexGuard<'_, Registers> {
+        self.registers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Registers {
     device: Box<dyn Device>,
     config: ConfigSpace,
     msix_control: usize,
@@ -64,9 +133,8 @@ pub struct PciDevice {
     failures: Arc<dyn FailureSink>,
 }
 
-impl PciDevice {
-    /// Puts `device` on the bus with its BAR at `bar`.
-    pub fn new(
+impl Registers {
+    fn new(
         device: Box<dyn Device>,
         bar: u32,
         memory: Arc<GuestMemoryMmap>,
@@ -98,7 +166,7 @@ impl PciDevice {
         );
         config.allow(msix_at + 2, &Msix::CONTROL_WRITABLE.to_le_bytes());
         let msix = Arc::new(Msix::new(vectors, sink));
-        Ok(PciDevice {
+        Ok(Registers {
             device,
             config,
             msix_control: msix_at + 2,
@@ -111,8 +179,7 @@ impl PciDevice {
         })
     }
 
-    /// The doorbells to wire to the bus, in the order of the queues.
-    pub fn doorbells(&self) -> io::Result<Vec<Doorbell>> {
+    fn doorbells(&self) -> io::Result<Vec<Doorbell>> {
         let base = u64::from(self.bar) + u64::from(NOTIFY);
         let doorbell = |(index, kick): (usize, &EventFd)| {
             let address = base + index as u64 * u64::from(NOTIFY_STRIDE);
@@ -124,11 +191,7 @@ impl PciDevice {
         self.kicks.iter().enumerate().map(doorbell).collect()
     }
 
-    pub fn read_config(&self, at: usize, data: &mut [u8]) {
-        self.config.read(at, data);
-    }
-
-    pub fn write_config(&mut self, at: usize, data: &[u8]) {
+    fn write_config(&mut self, at: usize, data: &[u8]) {
         let before = self.config.u16_at(self.msix_control);
         self.config.write(at, data);
         let after = self.config.u16_at(self.msix_control);
@@ -137,9 +200,9 @@ impl PciDevice {
         }
     }
 
-    pub fn read_bar(&mut self, offset: u32, data: &mut [u8]) {
+    fn read_bar(&mut self, offset: u32, data: &mut [u8]) {
         let at = (offset % AREA) as usize;
-        match offset - offset % AREA {
+        match area(offset) {
             COMMON => self.common.read(at, data),
             DEVICE => self.device.read_config(at, data),
             MSIX_TABLE => self.msix.read_table(at, data),
@@ -149,29 +212,19 @@ impl PciDevice {
         }
     }
 
-    pub fn write_bar(&mut self, offset: u32, data: &[u8]) {
+    fn write_bar(&mut self, offset: u32, data: &[u8]) {
         let at = (offset % AREA) as usize;
-        match offset - offset % AREA {
+        match area(offset) {
             COMMON => match self.common.write(at, data) {
                 Transition::None => {}
                 Transition::Activate => self.activate(),
                 Transition::Reset => self.reset(),
             },
             DEVICE => self.device.write_config(at, data),
-            NOTIFY => self.ring(at / NOTIFY_STRIDE as usize),
+            NOTIFY => self.ring(rung_queue(offset)),
             MSIX_TABLE => self.msix.write_table(at, data),
             _ => {}
         }
-    }
-
-    /// Stops the device; the machine is going away.
-    pub fn shut_down(&mut self) {
-        self.reset();
-    }
-
-    #[cfg(test)]
-    pub(super) fn msix_for_tests(&self) -> Arc<Msix> {
-        self.msix.clone()
     }
 
     /// A doorbell that did not come in over its ioeventfd.
@@ -208,12 +261,13 @@ impl PciDevice {
 
     fn take_queues(&self) -> Vec<DeviceQueue> {
         let event_idx = self.common.accepted() & (1 << VIRTIO_RING_F_EVENT_IDX) != 0;
+        // Up to the first that is not: a queue's place among those given to the device is its number.
         let enabled = self
             .common
             .queues
             .iter()
             .zip(&self.kicks)
-            .filter(|(queue, _)| queue.enabled);
+            .take_while(|(queue, _)| queue.enabled);
         enabled
             .filter_map(|(queue, kick)| {
                 let kick = kick.try_clone().ok()?;
@@ -247,17 +301,29 @@ impl PciDevice {
 
 impl fmt::Debug for PciDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let registers = self.registers();
         f.debug_struct("PciDevice")
-            .field("kind", &self.device.kind())
-            .field("bar", &self.bar)
+            .field("kind", &registers.device.kind())
+            .field("bar", &registers.bar)
             .finish_non_exhaustive()
     }
+}
+
+fn area(offset: u32) -> u32 {
+    offset - offset % AREA
+}
+
+/// The queue whose doorbell lies at `offset`.
+fn rung_queue(offset: u32) -> usize {
+    (offset % AREA / NOTIFY_STRIDE) as usize
 }
 
 fn identity(kind: DeviceKind) -> Identity {
     let class = match kind {
         DeviceKind::Block => [0x01, 0x80, 0x00],
         DeviceKind::Vsock => [0x07, 0x80, 0x00],
+        // Mass storage of another kind, which is what others call it.
+        DeviceKind::Fs => [0x01, 0x80, 0x00],
         DeviceKind::Rng | DeviceKind::Balloon => [0xff, 0x00, 0x00],
     };
     let id = kind.virtio_id();

@@ -1,6 +1,9 @@
 //! A driver under a test's control: lays out a queue in guest memory, rightly or wrongly.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{Ordering, fence},
+};
 
 use virtio_bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT, VRING_DESC_F_WRITE};
 use virtio_queue::{
@@ -130,6 +133,21 @@ impl DriverQueue {
     pub(crate) fn set_used_event(&self, index: u16) {
         let at = self.avail_ring() + 4 + u64::from(self.size) * 2;
         self.memory.write_obj(index, GuestAddress(at)).unwrap();
+    }
+
+    /// Whether the device wants to be told of the chain offered last.
+    pub(crate) fn must_kick(&self) -> bool {
+        fence(Ordering::SeqCst);
+        let at = if self.event_idx {
+            self.used_ring() + 4 + u64::from(self.size) * 8
+        } else {
+            self.used_ring()
+        };
+        let word: u16 = self.memory.read_obj(GuestAddress(at)).unwrap();
+        match self.event_idx {
+            true => word == self.avail.wrapping_sub(1),
+            false => word & 1 == 0,
+        }
     }
 
     pub(crate) fn kick(&self) {

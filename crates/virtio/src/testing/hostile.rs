@@ -10,7 +10,7 @@ use super::driver::{DriverQueue, INDIRECT, NEXT, Piece, WRITE};
 /// The guest's memory these rings are made for.
 pub(crate) const RAM: usize = 1 << 20;
 const SIZE: u16 = 8;
-const REQUESTS: u64 = 0x1000;
+pub(crate) const REQUESTS: u64 = 0x1000;
 
 /// A ring as a hostile driver might leave it.
 #[derive(Clone, Debug)]

@@ -1,0 +1,182 @@
+"""The machines that are measured: one VMM process each, all with the same kernel and the same initramfs."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BINARIES = ROOT / "target/x86_64-unknown-linux-gnu/release"
+PORT = 5000
+MEMORY_MIB = 256
+# Firecracker's own boot arguments, from its boot time test: its best, not our idea of it.
+FIRECRACKER_ARGS = (
+    "reboot=k panic=-1 pci=off nomodule 8250.nr_uarts=0 i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd "
+    "swiotlb=noforce cryptomgr.notests quiet rdinit=/init"
+)
+# What ours has of its own accord, as far as it means anything there.
+CLOUD_HYPERVISOR_ARGS = (
+    "console=ttyS0 quiet panic=-1 no_timer_check tsc=reliable cryptomgr.notests swiotlb=noforce "
+    "random.trust_cpu=on rdinit=/init"
+)
+# The lab's emulated processor does not show its hypervisor a guest's XSETBV, so XSAVE fails in a guest of any VMM.
+LAB_ARGS = ["noxsave"] if "COFFERDAM_LAB" in os.environ else []
+
+
+class Refused(Exception):
+    """This machine cannot be measured, and why."""
+
+
+class Machine:
+    """One VMM process with one guest. Its folder goes with it."""
+
+    kernel = None
+    initramfs = None
+
+    def __init__(self, mode, vcpus=1, share=None):
+        self.folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/run" if os.access("/run", os.W_OK) else None))
+        self.share = share
+        self.helpers = []
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(self.folder / f"vsock_{PORT}"))
+        self.listener.listen()
+        self.listener.settimeout(60)
+        self.started = time.monotonic()
+        self.process = self.start(mode, vcpus)
+
+    def connect(self):
+        try:
+            self.stream, _ = self.listener.accept()
+        except TimeoutError:
+            self.process.kill()
+            sys.exit(f"bench: a guest under {self.name} never dialed; its console:\n{self.said()}")
+        self.connected = time.monotonic() - self.started
+        return self.stream
+
+    def said(self):
+        """The end of everything it or a helper of its wrote."""
+        files = [path for path in (self.folder / "console", self.folder / "virtiofsd.log") if path.exists()]
+        return "".join(path.read_text(errors="replace")[-2000:] for path in files)
+
+    def end(self, kill=False):
+        for process in [self.process, *self.helpers]:
+            if kill:
+                process.kill()
+            process.wait(timeout=60)
+        self.lived = time.monotonic() - self.started
+        self.listener.close()
+        shutil.rmtree(self.folder)
+
+    def spawn(self, command):
+        """What it says is in the file named console."""
+        with (self.folder / "console").open("ab") as console:
+            return subprocess.Popen(command, stdout=console, stdin=subprocess.DEVNULL, stderr=console)
+
+
+# What the bridge hides and protects unless told otherwise: every name the guest looks up is held against these.
+HIDE = [".ssh", ".gnupg", ".aws", ".kube", ".netrc", ".git-credentials", ".docker/config.json"]
+PROTECT = [
+    ".git/hooks/*", "!.git/hooks/*.sample", ".envrc", ".vscode/tasks.json", ".vscode/launch.json",
+    ".vscode/settings.json", ".idea/", ".mcp.json", ".claude/settings*.json", ".claude/hooks",
+    ".bashrc", ".bash_profile", ".profile", ".zshrc", ".zprofile", ".zshenv",
+]
+
+
+class Coffer(Machine):
+    name = "coffer-vmm"
+    # Where a guest finds the folder, and how the agent mounts it.
+    share_words = "--tag cofferdam --folder bench --read-ahead 1024"
+
+    def start(self, mode, vcpus):
+        config = {
+            "version": 1, "vcpus": vcpus, "memory": MEMORY_MIB,
+            "kernel": str(self.kernel), "initramfs": str(self.initramfs),
+            "kernel_args": [f"bench={mode}", *LAB_ARGS], "disks": [],
+            "vsock": {"cid": 3, "socket": str(self.folder / "vsock"), "ports": [PORT]},
+            "console": {"log": str(self.folder / "console"), "max_bytes": 65536},
+            "control": str(self.folder / "control"),
+        }
+        (self.folder / "config").write_text(json.dumps(config))
+        command = [BINARIES / "coffer-vmm", "--config", self.folder / "config"]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+
+    def connect(self):
+        stream = super().connect()
+        if self.share:
+            self.add_share()
+        return stream
+
+    def add_share(self):
+        """As the bridge does: the folder travels as a descriptor beside the request."""
+        share = {"name": "bench", "mode": "read-write", "cache": "shared", "hide": HIDE, "protect": PROTECT}
+        line = json.dumps({"do": "share-add", "share": share}).encode() + b"\n"
+        folder = os.open(self.share, os.O_PATH | os.O_DIRECTORY)
+        with socket.socket(socket.AF_UNIX) as control:
+            control.connect(str(self.folder / "control"))
+            socket.send_fds(control, [line], [folder])
+            answer = json.loads(control.makefile().readline() or '{"why": "no answer"}')
+        os.close(folder)
+        if answer.get("answer") != "done":
+            raise Refused(f"{self.name} does not take the folder: {answer.get('why', answer)}")
+
+
+class Firecracker(Machine):
+    name = "firecracker"
+    path = None
+
+    def start(self, mode, vcpus):
+        config = {
+            "boot-source": {
+                "kernel_image_path": str(self.kernel), "initrd_path": str(self.initramfs),
+                "boot_args": " ".join([FIRECRACKER_ARGS, *LAB_ARGS, f"bench={mode}"]),
+            },
+            "drives": [],
+            "machine-config": {"vcpu_count": vcpus, "mem_size_mib": MEMORY_MIB},
+            "vsock": {"guest_cid": 3, "uds_path": str(self.folder / "vsock")},
+            # The devices that a machine of ours always has.
+            "entropy": {},
+            "balloon": {"amount_mib": 0, "deflate_on_oom": True, "stats_polling_interval_s": 0},
+        }
+        (self.folder / "config").write_text(json.dumps(config))
+        return self.spawn([self.path, "--no-api", "--config-file", self.folder / "config"])
+
+
+class CloudHypervisor(Machine):
+    """With virtiofsd for the folder."""
+
+    name = "cloud-hypervisor"
+    path = None
+    virtiofsd = None
+    share_words = "--tag bench"
+
+    def start(self, mode, vcpus):
+        command = [
+            self.path, "--kernel", self.kernel, "--initramfs", self.initramfs,
+            "--cmdline", " ".join([CLOUD_HYPERVISOR_ARGS, *LAB_ARGS, f"bench={mode}"]),
+            "--cpus", f"boot={vcpus}", "--memory", f"size={MEMORY_MIB}M,shared=on",
+            "--serial", f"file={self.folder / 'console'}", "--console", "off",
+            "--vsock", f"cid=3,socket={self.folder / 'vsock'}",
+        ]
+        if self.share:
+            command += ["--fs", f"tag=bench,socket={self.serve()},num_queues=1,queue_size=1024"]
+        return self.spawn(command)
+
+    def serve(self):
+        path = self.folder / "virtiofsd"
+        # Listening before it is started, it is there before anyone asks.
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen()
+            descriptor = listener.fileno()
+            os.set_inheritable(descriptor, True)
+            command = [self.virtiofsd, "--fd", str(descriptor), "--shared-dir", self.share, "--cache", "auto"]
+            command += ["--sandbox", "chroot" if os.geteuid() == 0 else "none"]
+            with (self.folder / "virtiofsd.log").open("wb") as log:
+                self.helpers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                                     pass_fds=[descriptor]))
+        return path
