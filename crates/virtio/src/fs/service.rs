@@ -184,7 +184,7 @@ impl<F: FileSystem> Service<F> {
             self.call(index);
             return Ok(None);
         };
-        let more = false;
+        let more = lane.queue.unmute()?;
         Ok(Some(Taken { chain, more, ticket }))
     }
 
