@@ -101,7 +101,7 @@ class Guest:
         except OSError as error:
             line = str(error)
         words = line.split()
-        if line.endswith("\n") and words[0] in expected:
+        if line.endswith("\n") and words and words[0] in expected:
             return words
         sys.exit(f"bench: a guest under {self.name}: {line.strip()}\nits console:\n{self.machine.said()}")
 

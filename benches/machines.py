@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -78,13 +79,12 @@ class Machine:
             return subprocess.Popen(command, stdout=console, stdin=subprocess.DEVNULL, stderr=console)
 
 
-# What the bridge hides and protects unless told otherwise: every name the guest looks up is held against these.
-HIDE = [".ssh", ".gnupg", ".aws", ".kube", ".netrc", ".git-credentials", ".docker/config.json"]
-PROTECT = [
-    ".git/hooks/*", "!.git/hooks/*.sample", ".envrc", ".vscode/tasks.json", ".vscode/launch.json",
-    ".vscode/settings.json", ".idea/", ".mcp.json", ".claude/settings*.json", ".claude/hooks",
-    ".bashrc", ".bash_profile", ".profile", ".zshrc", ".zprofile", ".zshenv",
-]
+def default_patterns(name):
+    """What the bridge hides or protects unless told otherwise: every name the guest looks up is held against these."""
+    source = (ROOT / "crates/share-policy/src/defaults.rs").read_text()
+    body = source[source.index(f"{name}: &[&str] = &["):]
+    lines = [line for line in body[:body.index("];")].splitlines() if not line.lstrip().startswith("//")]
+    return re.findall(r'"([^"]+)"', "\n".join(lines))
 
 
 class Coffer(Machine):
@@ -113,7 +113,10 @@ class Coffer(Machine):
 
     def add_share(self):
         """As the bridge does: the folder travels as a descriptor beside the request."""
-        share = {"name": "bench", "mode": "read-write", "cache": "shared", "hide": HIDE, "protect": PROTECT}
+        share = {
+            "name": "bench", "mode": "read-write", "cache": "shared",
+            "hide": default_patterns("DEFAULT_HIDDEN"), "protect": default_patterns("DEFAULT_PROTECTED"),
+        }
         line = json.dumps({"do": "share-add", "share": share}).encode() + b"\n"
         folder = os.open(self.share, os.O_PATH | os.O_DIRECTORY)
         with socket.socket(socket.AF_UNIX) as control:

@@ -15,18 +15,17 @@ use std::{
     time::Duration,
 };
 
-use folder::Plan;
-
 use rustix::{
     mount::{MountFlags, mount},
     system::{RebootCommand, reboot},
 };
 use vsock::{VMADDR_CID_HOST, VsockStream};
 
+use folder::Plan;
+
 /// Where the host listens; `benches/run` knows the same number.
 const PORT: u32 = 5000;
 const BLOCK: usize = 256 * 1024;
-
 /// The words that say how to time a folder.
 const MAX_WORDS: u64 = 4096;
 
