@@ -8,8 +8,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use fuse::{Answered, FileSystem, Peek, Server, Weight};
@@ -26,8 +29,14 @@ use crate::{Chain, DeviceQueue, QueueError, rate_limit::warn_limited};
 /// it here for good, a worker at whether it is to end.
 const REQUESTS_PER_VISIT: usize = 32;
 
-/// The queue of FORGETs. They never wait for a disk, so they are answered wherever they are found.
+/// The queue of FORGETs. They never wait for a disk, and nobody in the guest waits for them: after the first the
+/// driver is not told to ring, and they are taken many at a time, by whoever comes along or by a worker soon after.
+/// `rm -rf` would otherwise leave the guest once more for every file.
 const HIPRIO: usize = 0;
+/// FORGETs that are worth taking on the way. A quarter of their queue, so it does not fill up.
+const MANY_FORGETS: u16 = 64;
+/// How long FORGETs may lie. An unmount waits for the last.
+const SWEEP_AFTER: Duration = Duration::from_millis(5);
 
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +52,8 @@ pub(super) struct Service<F> {
     pace: Mutex<Pace>,
     calls: Mutex<Calls>,
     called: Condvar,
+    /// FORGETs come in without a ring; a worker is going to look for them.
+    forgetting: AtomicBool,
 }
 
 /// One queue.
@@ -70,6 +81,10 @@ impl Lane {
 #[derive(Debug, Default)]
 struct Calls {
     waiting: VecDeque<usize>,
+    /// When to look for FORGETs.
+    sweep_at: Option<Instant>,
+    /// A worker waits for that moment.
+    timed: bool,
     closed: bool,
 }
 
@@ -94,6 +109,7 @@ impl<F: FileSystem> Service<F> {
             pace: Mutex::default(),
             calls: Mutex::default(),
             called: Condvar::new(),
+            forgetting: AtomicBool::new(false),
         }
     }
 
@@ -102,18 +118,79 @@ impl<F: FileSystem> Service<F> {
         let Some(lane) = self.lanes.get(index) else {
             return;
         };
+        let visited = match index {
+            HIPRIO => self.forget(lane, place),
+            _ => self.serve(index, lane, place),
+        };
+        if let Err(error) = visited {
+            lock(lane).broken = true;
+            warn_limited!(%error, queue = index, "file system queue stopped: its driver broke the rules");
+        }
+    }
+
+    fn serve(&self, index: usize, lane: &Mutex<Lane>, place: Place) -> Result<(), QueueError> {
         for _ in 0..REQUESTS_PER_VISIT {
-            match self.answer_one(index, lane, place) {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    lock(lane).broken = true;
-                    warn_limited!(%error, queue = index, "file system queue stopped: its driver broke the rules");
-                    return;
-                }
+            if !self.answer_one(index, lane, place)? {
+                self.forget_many();
+                return Ok(());
             }
         }
         self.call(index);
+        Ok(())
+    }
+
+    /// On the way: FORGETs that have piled up.
+    fn forget_many(&self) {
+        if !self.forgetting.load(Ordering::Relaxed) {
+            return;
+        }
+        let Some(lane) = self.lanes.get(HIPRIO) else {
+            return;
+        };
+        let many = |waiting: u16| waiting >= MANY_FORGETS;
+        if lock(lane).queue.waiting().is_ok_and(many) {
+            self.visit(HIPRIO, Place::Vcpu);
+        }
+    }
+
+    /// Takes all FORGETs there are. The driver is told to ring again when a worker has looked for more in vain.
+    fn forget(&self, lane: &Mutex<Lane>, place: Place) -> Result<(), QueueError> {
+        let found = self.take_forgets(lane)?;
+        let done = place == Place::Worker && !found && !lock(lane).queue.unmute()?;
+        self.forgetting.store(!done, Ordering::Relaxed);
+        if !done {
+            self.sweep_later();
+        }
+        Ok(())
+    }
+
+    fn take_forgets(&self, lane: &Mutex<Lane>) -> Result<bool, QueueError> {
+        let mut lane = lock(lane);
+        let lane = &mut *lane;
+        if lane.broken {
+            return Ok(false);
+        }
+        lane.queue.mute()?;
+        let mut chain = lane.spare.pop().unwrap_or_default();
+        let mut taken = 0;
+        while taken < lane.queue.size() && lane.queue.pop(&mut chain)? {
+            let written = self.answer(&chain);
+            lane.queue.push(chain.head(), written)?;
+            taken += 1;
+        }
+        lane.spare.push(chain);
+        if taken > 0 {
+            lane.queue.signal()?;
+        }
+        Ok(taken > 0)
+    }
+
+    fn sweep_later(&self) {
+        let mut calls = lock(&self.calls);
+        calls.sweep_at = Some(Instant::now() + SWEEP_AFTER);
+        if !calls.timed {
+            self.called.notify_one();
+        }
     }
 
     /// For a worker: waits for a queue to be served. `None` when there will be no more.
@@ -123,10 +200,33 @@ impl<F: FileSystem> Service<F> {
             if calls.closed {
                 return None;
             }
+            let now = Instant::now();
+            let due = calls.sweep_at.is_some_and(|at| at <= now);
             if let Some(index) = calls.waiting.pop_front() {
+                self.hand_over_clock(&calls);
                 return Some(index);
             }
-            calls = self.called.wait(calls).unwrap_or_else(PoisonError::into_inner);
+            if due {
+                calls.sweep_at = None;
+                return Some(HIPRIO);
+            }
+            calls = match calls.sweep_at {
+                Some(at) if !calls.timed => {
+                    calls.timed = true;
+                    let waited = self.called.wait_timeout(calls, at - now);
+                    let (mut calls, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                    calls.timed = false;
+                    calls
+                }
+                _ => self.called.wait(calls).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// A worker that goes to serve a queue may have been the one with an eye on the clock.
+    fn hand_over_clock(&self, calls: &Calls) {
+        if calls.sweep_at.is_some() && !calls.timed {
+            self.called.notify_one();
         }
     }
 
@@ -150,7 +250,7 @@ impl<F: FileSystem> Service<F> {
             return Ok(false);
         };
         // A request that others are about to wait for in vain if this one is late.
-        if taken.more && index != HIPRIO {
+        if taken.more {
             self.call(index);
         }
         let watched = taken.ticket.as_ref().is_some_and(|ticket| ticket.watched);
@@ -178,7 +278,7 @@ impl<F: FileSystem> Service<F> {
             lane.spare.push(chain);
             return Ok(None);
         }
-        let Some(ticket) = self.admit(index, self.weigh(&chain), place) else {
+        let Some(ticket) = self.admit(self.weigh(&chain), place) else {
             lane.queue.unpop();
             lane.spare.push(chain);
             self.call(index);
@@ -198,11 +298,10 @@ impl<F: FileSystem> Service<F> {
     }
 
     /// `None` when the request is not to be answered at this place; else its ticket, if it needs one.
-    fn admit(&self, index: usize, weight: Weight, place: Place) -> Option<Option<Ticket>> {
+    fn admit(&self, weight: Weight, place: Place) -> Option<Option<Ticket>> {
         match (weight, place) {
             (Weight::Slow, Place::Vcpu) => None,
             (Weight::Slow, Place::Worker) => Some(None),
-            (Weight::Quick, _) if index == HIPRIO => Some(None),
             (Weight::Quick, place) => {
                 let mut pace = lock(&self.pace);
                 let now = Instant::now();

@@ -331,6 +331,31 @@ fn forgets_are_answered_with_nothing() {
 }
 
 #[test]
+fn forgets_after_the_first_need_no_ring_until_there_are_no_more() {
+    let mut fixture = Fixture::new(None);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let rings = |fixture: &mut Fixture| {
+        let len = put_request(&fixture.memory, REQUEST, FORGET, 9, &1u64.to_le_bytes());
+        let head = fixture.hiprio.offer(&[readable(REQUEST, len)]);
+        let must = fixture.hiprio.must_kick();
+        if must {
+            fixture.bell.rung(0);
+        }
+        while fixture.hiprio.used() != Some((head, 0)) {
+            assert!(Instant::now() < deadline, "a FORGET nobody took");
+            std::thread::yield_now();
+        }
+        must
+    };
+    assert!(rings(&mut fixture), "the first one");
+    assert!(!rings(&mut fixture), "one right behind it");
+    while !rings(&mut fixture) {
+        assert!(Instant::now() < deadline, "no ring asked for after a pause");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn one_ring_answers_all_that_waits() {
     let mut fixture = Fixture::new(None);
     let heads = [(); 100].map(|()| fixture.offer(GETATTR, 9, &[0; 16], 512));
