@@ -267,3 +267,33 @@ fn the_thread_that_echoes_changes_nothing_on_the_host() {
     assert_eq!(fs::read_to_string(rig.host.join("file")).unwrap(), "content");
     assert_eq!(fs::read_dir(&rig.host).unwrap().count(), 2);
 }
+
+#[test]
+fn a_host_edit_that_puts_time_and_size_back_is_read_within_a_second_or_so() {
+    let Some(rig) = rig() else { return };
+    let file = rig.host.join("file");
+    fs::write(&file, "before").unwrap();
+    let time = fs::metadata(&file).unwrap().modified().unwrap();
+    // The kernel's clock for files is a few milliseconds coarse: within a tick no time moves.
+    std::thread::sleep(Duration::from_millis(20));
+    assert_eq!(fs::read_to_string(rig.guest.join("file")).unwrap(), "before");
+    fs::write(&file, "after!").unwrap();
+    fs::File::options()
+        .write(true)
+        .open(&file)
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_millis(1200);
+    while fs::read_to_string(rig.guest.join("file")).unwrap() != "after!" {
+        assert!(Instant::now() < deadline, "stale");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let shown = fs::metadata(rig.guest.join("file")).unwrap().modified().unwrap();
+    std::thread::sleep(Duration::from_millis(1000));
+    assert_eq!(
+        fs::metadata(rig.guest.join("file")).unwrap().modified().unwrap(),
+        shown,
+        "and it does not go on changing"
+    );
+}

@@ -22,11 +22,8 @@ use rustix::{
     io::{Errno, Result},
 };
 
-use super::{
-    protocol::{Event, Kind},
-    watches::Watches,
-};
-use crate::folders::side_door::{Handle, SideDoor};
+use super::protocol::{Event, Kind};
+use crate::folders::side_door::SideDoor;
 
 /// Nothing but what is plainly below the folder, in the folder's own file system.
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH
@@ -38,7 +35,7 @@ const BENEATH: ResolveFlags = ResolveFlags::BENEATH
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// In order. A folder is open only as long as this takes.
-pub(super) fn repeat(mnt: &Path, events: &[Event<'_>], watches: &Watches) {
+pub(super) fn repeat(mnt: &Path, events: &[Event<'_>]) {
     let mut doors: HashMap<&[u8], Option<SideDoor>> = HashMap::new();
     for event in events {
         let path = || mnt.join(OsStr::from_bytes(event.folder));
@@ -46,12 +43,12 @@ pub(super) fn repeat(mnt: &Path, events: &[Event<'_>], watches: &Watches) {
             .entry(event.folder)
             .or_insert_with(|| SideDoor::open(&path()).ok());
         if let Some(door) = door {
-            let _ = echo(door, event, watches);
+            let _ = echo(door, event);
         }
     }
 }
 
-fn echo(door: &SideDoor, event: &Event<'_>, watches: &Watches) -> Result<()> {
+fn echo(door: &SideDoor, event: &Event<'_>) -> Result<()> {
     match event.kind {
         Kind::FileAppeared => appear(door, event, |parent, name| {
             mknodat(parent, name, FileType::RegularFile, MODE, 0)
@@ -64,10 +61,6 @@ fn echo(door: &SideDoor, event: &Event<'_>, watches: &Watches) -> Result<()> {
         Kind::AttributesChanged => change_attributes(&find(door, event.path)?),
         Kind::FileGone => disappear(door, event.path, AtFlags::empty()),
         Kind::DirectoryGone => disappear(door, event.path, AtFlags::REMOVEDIR),
-        Kind::Lost => {
-            change_all(door, watches.handles_in(event.folder));
-            Ok(())
-        }
     }
 }
 
@@ -111,15 +104,6 @@ fn change_attributes(file: &OwnedFd) -> Result<()> {
     }
     let path = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
     chmodat(CWD, path, Mode::from_raw_mode(stat.st_mode), AtFlags::empty())
-}
-
-/// Every watcher of the folder looks again.
-fn change_all<'a>(door: &SideDoor, handles: impl Iterator<Item = &'a Handle>) {
-    for handle in handles {
-        if let Ok(file) = door.find(handle) {
-            let _ = change_attributes(&file);
-        }
-    }
 }
 
 fn find(door: &SideDoor, path: &[u8]) -> Result<OwnedFd> {

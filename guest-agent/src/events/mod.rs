@@ -18,6 +18,7 @@
 mod device;
 mod echoes;
 mod protocol;
+mod scanner;
 mod watches;
 
 use std::{
@@ -38,6 +39,7 @@ use rustix::{
 use self::{
     device::EventsFile,
     protocol::Event,
+    scanner::Scanner,
     watches::{Folder, Watches},
 };
 use crate::{
@@ -54,11 +56,18 @@ const STACK: usize = 128 * 1024;
 /// From a host edit to the watcher are at most this, the device's own time, and the echo.
 const POLL: Duration = Duration::from_millis(200);
 
-/// From the start of a watcher to its first event are at most this and [`POLL`].
-const SCAN: Duration = Duration::from_secs(1);
+/// Between two scans. A new watcher is promised its events within two seconds: this, the scan, and
+/// [`POLL`], and as much again for a machine that is slow or busy.
+const SCAN: Duration = Duration::from_millis(500);
 
-/// A scan is at most a fiftieth of the time, however many files are open.
-const SCAN_SHARE: u32 = 50;
+/// Scans are a twentieth of the time, however many processes there are. Up to eighty milliseconds for one
+/// that leaves the two seconds.
+const SCAN_SHARE: u32 = 20;
+
+/// For someone who has started a watcher, longer looks as if there were no events. A slow machine reaches
+/// this after the first scan, which knows nothing yet, and one with tens of thousands of files always: there
+/// scans take more than their share.
+const LONGEST_SCAN_PAUSE: Duration = Duration::from_secs(5);
 
 /// Reads in one turn, so that a host that never stops does not keep new watchers from being found.
 const MAX_READS: usize = 16;
@@ -80,7 +89,10 @@ pub(crate) fn start(folders: Arc<Folders>) {
 fn run(folders: Arc<Folders>) {
     // Linux takes a thread where POSIX says process.
     let _ = setpriority_process(Some(gettid()), PRIORITY);
-    let guest = Guest { folders };
+    let guest = Guest {
+        folders,
+        scanner: Scanner::new("/proc".into()),
+    };
     if !guest.file().is_some_and(|file| file.exists()) {
         return;
     }
@@ -100,11 +112,11 @@ fn run(folders: Arc<Folders>) {
 trait World {
     /// The folders that are mounted.
     fn folders(&self) -> Vec<Folder>;
-    fn scan(&self, folders: &[Folder]) -> Watches;
+    fn scan(&mut self, folders: &[Folder]) -> Watches;
     fn publish(&self, text: &[u8]) -> io::Result<()>;
     /// Whether there may be more than fitted into the buffer.
     fn read(&self, buffer: &mut Vec<u8>) -> io::Result<bool>;
-    fn echo(&self, events: &[Event<'_>], watches: &Watches);
+    fn echo(&self, events: &[Event<'_>]);
 }
 
 struct Turns<W> {
@@ -204,7 +216,7 @@ impl<W: World> Turns<W> {
             let more = self.world.read(&mut self.buffer)?;
             let events: Vec<Event<'_>> = protocol::decode(&self.buffer).collect();
             if !events.is_empty() {
-                self.world.echo(&events, &self.watches);
+                self.world.echo(&events);
             }
             if !more {
                 return Ok(true);
@@ -215,12 +227,15 @@ impl<W: World> Turns<W> {
 }
 
 fn next_scan(duration: Duration) -> Duration {
-    duration.saturating_mul(SCAN_SHARE).max(SCAN)
+    duration
+        .saturating_mul(SCAN_SHARE)
+        .clamp(SCAN, LONGEST_SCAN_PAUSE)
 }
 
 /// The machine this agent is in.
 struct Guest {
     folders: Arc<Folders>,
+    scanner: Scanner,
 }
 
 impl Guest {
@@ -240,8 +255,8 @@ impl World for Guest {
         mnt.map(|mnt| watches::folders_in(&mnt)).unwrap_or_default()
     }
 
-    fn scan(&self, folders: &[Folder]) -> Watches {
-        watches::scan(folders)
+    fn scan(&mut self, folders: &[Folder]) -> Watches {
+        self.scanner.scan(folders)
     }
 
     fn publish(&self, text: &[u8]) -> io::Result<()> {
@@ -252,9 +267,9 @@ impl World for Guest {
         self.device()?.read(buffer)
     }
 
-    fn echo(&self, events: &[Event<'_>], watches: &Watches) {
+    fn echo(&self, events: &[Event<'_>]) {
         if let Some(mnt) = self.folders.mounted() {
-            echoes::repeat(&mnt, events, watches);
+            echoes::repeat(&mnt, events);
         }
     }
 }

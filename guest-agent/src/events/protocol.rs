@@ -5,6 +5,14 @@
 //! to the device    INODE FOLDER LF …        all that is watched; a line end alone when nothing is
 //! from the device  KIND SPACE PATH NUL …    PATH is FOLDER or FOLDER/relative/path
 //! ```
+//! KIND is one letter of
+//!
+//! ```text
+//! C  a file appeared            M  its content changed       U  a file or a link is gone
+//! D  a directory appeared       A  its attributes changed    R  a directory is gone
+//! L  a symbolic link appeared
+//! ```
+//! None says that events were lost: then the device compares all names itself.
 
 /// Lines of a set, and bytes of it. A watcher of more than this many directories misses some edits.
 pub(super) const MAX_WATCHES: usize = 4096;
@@ -22,8 +30,6 @@ pub(super) enum Kind {
     AttributesChanged,
     FileGone,
     DirectoryGone,
-    /// Something has happened in this folder, and nobody knows what.
-    Lost,
 }
 
 impl Kind {
@@ -36,7 +42,6 @@ impl Kind {
             b'A' => Kind::AttributesChanged,
             b'U' => Kind::FileGone,
             b'R' => Kind::DirectoryGone,
-            b'O' => Kind::Lost,
             _ => return None,
         })
     }
@@ -102,19 +107,19 @@ mod tests {
 
     #[test]
     fn events_are_read_up_to_the_last_whole_one() {
-        let bytes = b"C docs/a b/c\0O docs\0U docs/half";
+        let bytes = b"C docs/a b/c\0A docs\0U docs/half";
         let events: Vec<_> = decode(bytes).collect();
         let created = Event {
             kind: Kind::FileAppeared,
             folder: b"docs",
             path: b"a b/c",
         };
-        let lost = Event {
-            kind: Kind::Lost,
+        let changed = Event {
+            kind: Kind::AttributesChanged,
             folder: b"docs",
             path: b"",
         };
-        assert_eq!(events, [created, lost]);
+        assert_eq!(events, [created, changed]);
     }
 
     #[test]
@@ -125,6 +130,7 @@ mod tests {
             b"C ",
             b"Cdocs/a",
             b"X docs/a",
+            b"O docs",
             b"c docs/a",
             b"C /docs",
             b"C docs/../x",
@@ -159,7 +165,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_bytes_make_the_decoder_panic_or_name_a_way_up(bytes in proptest::collection::vec(
-            proptest::sample::select(&b"COM ./a\0\xff"[..]), 0..200)) {
+            proptest::sample::select(&b"CAM ./a\0\xff"[..]), 0..200)) {
             for event in decode(&bytes) {
                 proptest::prop_assert!(!event.folder.contains(&b'/') && is_component(event.folder));
                 proptest::prop_assert!(event.path.split(|b| *b == b'/').all(|part| part != b".."));

@@ -2,7 +2,6 @@ use std::cell::{Cell, RefCell};
 
 use super::*;
 use crate::folders::mountinfo::Device;
-use watches::Watch;
 
 /// A device and its watchers, as a test wants them.
 #[derive(Default)]
@@ -31,19 +30,10 @@ impl World for Script {
         self.folders.borrow().clone()
     }
 
-    fn scan(&self, folders: &[Folder]) -> Watches {
+    fn scan(&mut self, folders: &[Folder]) -> Watches {
         let mut watches = Watches::default();
         for inode in self.watched.borrow().iter().copied() {
-            let device = folders[0].device;
-            let handle = None;
-            watches.insert(
-                &folders[0].name,
-                Watch {
-                    inode,
-                    device,
-                    handle,
-                },
-            );
+            watches.insert(&folders[0].name, inode);
         }
         watches
     }
@@ -63,7 +53,7 @@ impl World for Script {
         Ok(!self.to_read.borrow().is_empty())
     }
 
-    fn echo(&self, events: &[Event<'_>], _: &Watches) {
+    fn echo(&self, events: &[Event<'_>]) {
         self.echoed.set(self.echoed.get() + events.len());
     }
 }
@@ -153,7 +143,8 @@ fn errors_are_met_with_longer_and_longer_pauses_and_then_the_whole_set_again() {
 }
 
 #[test]
-fn a_slow_scan_is_a_fiftieth_of_the_time() {
+fn a_slow_scan_is_a_twentieth_of_the_time_and_none_keeps_a_watcher_waiting() {
     assert_eq!(next_scan(Duration::from_millis(3)), SCAN);
-    assert_eq!(next_scan(Duration::from_millis(100)), Duration::from_secs(5));
+    assert_eq!(next_scan(Duration::from_millis(50)), Duration::from_secs(1));
+    assert_eq!(next_scan(Duration::from_secs(1)), LONGEST_SCAN_PAUSE);
 }

@@ -3,14 +3,11 @@
 //! A mount of the same file system that is nowhere in the tree: what is open through it does not keep the
 //! folder from being unmounted, and it is writable where the folder's own mount says read-only, which is
 //! how a read-only folder gets its file events.
-#![allow(
-    unsafe_code,
-    reason = "mount_setattr and open_by_handle_at have no safe wrapper"
-)]
+#![allow(unsafe_code, reason = "mount_setattr has no safe wrapper")]
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -19,21 +16,11 @@ use rustix::{
     mount::{OpenTreeFlags, open_tree},
 };
 
-/// What the kernel takes for a handle (`MAX_HANDLE_SZ`).
-pub(crate) const MAX_HANDLE: usize = 128;
-
 #[derive(Debug)]
 pub(crate) struct SideDoor {
     root: OwnedFd,
     /// The mount lives as long as this.
     _tree: OwnedFd,
-}
-
-/// A file as a file system names it to the kernel itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Handle {
-    pub(crate) kind: i32,
-    pub(crate) bytes: Vec<u8>,
 }
 
 impl SideDoor {
@@ -53,40 +40,6 @@ impl SideDoor {
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
-
-    /// A file the kernel has in memory, by its handle, without opening the file itself.
-    pub(crate) fn find(&self, handle: &Handle) -> io::Result<OwnedFd> {
-        let mut raw = RawHandle {
-            len: u32::try_from(handle.bytes.len()).map_err(io::Error::other)?,
-            kind: handle.kind,
-            bytes: [0; MAX_HANDLE],
-        };
-        match raw.bytes.get_mut(..handle.bytes.len()) {
-            Some(room) => room.copy_from_slice(&handle.bytes),
-            None => return Err(io::ErrorKind::InvalidInput.into()),
-        }
-        let flags = libc::O_PATH | libc::O_CLOEXEC | libc::O_NOFOLLOW;
-        // SAFETY: `raw` is laid out as `struct file_handle`, outlives the call, and holds `len` bytes: they
-        // were just copied into room of `MAX_HANDLE`.
-        let fd = unsafe {
-            libc::syscall(
-                libc::SYS_open_by_handle_at,
-                self.root.as_raw_fd(),
-                &raw mut raw,
-                flags,
-            )
-        };
-        let fd = i32::try_from(checked(fd)?).map_err(io::Error::other)?;
-        // SAFETY: the kernel has just made this descriptor for us, and nothing else knows it.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-    }
-}
-
-#[repr(C)]
-struct RawHandle {
-    len: u32,
-    kind: i32,
-    bytes: [u8; MAX_HANDLE],
 }
 
 /// `struct mount_attr`
@@ -119,12 +72,8 @@ fn make_writable(tree: &OwnedFd) -> io::Result<()> {
             size_of::<MountAttributes>(),
         )
     };
-    checked(result).map(drop)
-}
-
-fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(result)
+    Ok(())
 }

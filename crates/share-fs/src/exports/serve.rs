@@ -262,7 +262,7 @@ impl FileSystem for Exports {
     }
 
     fn xattr(&self, caller: Caller, node: NodeId, name: Name<'_>) -> Reply<Vec<u8>> {
-        if is_root(node) {
+        if is_root(node) || node == EVENTS {
             return Err(Errno::NODATA);
         }
         let (folder, node) = self.folder(node)?;
@@ -270,7 +270,7 @@ impl FileSystem for Exports {
     }
 
     fn list_xattrs(&self, caller: Caller, node: NodeId) -> Reply<Vec<u8>> {
-        if is_root(node) {
+        if is_root(node) || node == EVENTS {
             return Ok(Vec::new());
         }
         let (folder, node) = self.folder(node)?;

@@ -85,6 +85,7 @@ impl HostFs {
         let _alone = self.permissions.lock().unwrap_or_else(PoisonError::into_inner);
         let place = self.place(slot)?;
         let permissions = Found::of(place.as_fd())?.raw_permissions();
+        self.expect_change(slot);
         // Not ours: the host says that it is not permitted.
         self.store_permissions(&place, permissions | OWNER_READ_WRITE)
             .map_err(|_| Errno::ACCESS)?;
@@ -161,13 +162,14 @@ impl HostFs {
         if let Some(size) = changes.size {
             self.truncate(slot, size, changes.kill_privileges)?;
         }
+        self.expect_change(slot);
         if let Some(permissions) = changes.permissions {
             self.set_permissions(slot, permissions & PERMISSIONS)?;
         }
         if changes.accessed.is_some() || changes.modified.is_some() {
             self.set_times(slot, changes)?;
         }
-        self.look(slot).map(|found| self.show(&found))
+        self.show_now(slot)
     }
 
     fn truncate(&self, slot: Slot, size: u64, kill_privileges: bool) -> Reply<()> {

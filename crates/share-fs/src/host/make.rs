@@ -128,6 +128,7 @@ impl HostFs {
         if found.identity.kind == FileKind::Directory {
             return Err(Errno::PERM);
         }
+        self.expect_change(slot);
         let number = through_proc(&place);
         rustix::fs::linkat(
             &*self.shared.proc,

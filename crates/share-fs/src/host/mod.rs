@@ -16,6 +16,7 @@ mod nodes;
 pub(crate) mod quota;
 mod remove;
 mod serve;
+mod stealth;
 mod walk;
 mod watched;
 mod xattr;
@@ -53,6 +54,8 @@ use crate::{Cache, Limits, janitor::Bell};
 const PLACE_VALID: u64 = 900;
 /// How long a file stays open for writing after the guest last wrote to it: until then the host cannot execute it.
 const WRITER_IDLE: u64 = 200;
+
+const NANOSECONDS: u32 = 1_000_000_000;
 
 /// What all shares of a device have in common.
 #[derive(Clone, Debug)]
@@ -236,8 +239,29 @@ impl HostFs {
         self.cache.valid()
     }
 
-    fn show(&self, found: &Found) -> Attributes {
-        found.attributes(&self.who, self.device, self.valid())
+    fn show(&self, nodes: &mut Nodes, slot: Slot, found: &Found) -> Attributes {
+        let mut attributes = found.attributes(&self.who, self.device, self.valid());
+        if let Some(node) = nodes.get_mut(slot)
+            && found.identity.kind == FileKind::File
+            && self.cache == Cache::Shared
+        {
+            let later = u32::from(node.seen.look(found));
+            attributes.modified.nanoseconds = (attributes.modified.nanoseconds + later) % NANOSECONDS;
+        }
+        attributes
+    }
+
+    /// What a node is like now, as the guest is to see it.
+    fn show_now(&self, slot: Slot) -> Reply<Attributes> {
+        let found = self.look(slot)?;
+        Ok(self.show(&mut self.nodes(), slot, &found))
+    }
+
+    /// The guest is about to change something of a node that is not its content.
+    fn expect_change(&self, slot: Slot) {
+        if let Some(node) = self.nodes().get_mut(slot) {
+            node.seen.expect_change();
+        }
     }
 
     /// Refuses what lies on another mount than the folder.
@@ -384,7 +408,7 @@ impl HostFs {
         let entry = Entry::Found {
             node: nodes.id(slot),
             generation: 0,
-            attributes: self.show(found),
+            attributes: self.show(&mut nodes, slot, found),
             valid: self.valid(),
         };
         Ok((slot, entry))

@@ -24,6 +24,7 @@ use share_policy::Standing;
 use super::{
     descriptors::{Access, Budget, Open},
     identity::Identity,
+    stealth::Seen,
 };
 
 /// Nodes of one share. A guest's kernel forgets what it has no memory for; one that does not may cost us this many
@@ -49,6 +50,8 @@ pub(crate) struct Node {
     pub(crate) standing: Option<Standing>,
     /// It had more than one name when it was last looked at.
     pub(crate) many_names: bool,
+    /// What was last shown of it.
+    pub(crate) seen: Seen,
     /// How often the guest's kernel was told of it.
     lookups: u64,
     /// Nodes that name this one as their parent.
@@ -109,6 +112,7 @@ impl Nodes {
             generation: 0,
             standing: None,
             many_names: false,
+            seen: Seen::default(),
             // The guest never looks it up and cannot forget it.
             lookups: 1,
             children: 0,
@@ -378,6 +382,7 @@ impl Nodes {
             generation,
             standing: None,
             many_names: false,
+            seen: Seen::default(),
             lookups: 0,
             children: 0,
             place: None,

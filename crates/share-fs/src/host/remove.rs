@@ -79,6 +79,11 @@ impl HostFs {
         if !exchanged && moved.is_some() && moved == other {
             return;
         }
+        for slot in [moved, other].into_iter().flatten() {
+            if let Some(node) = nodes.get_mut(slot) {
+                node.seen.expect_change();
+            }
+        }
         if let Some(victim) = victim {
             nodes.displace(victim);
         }

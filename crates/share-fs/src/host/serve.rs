@@ -42,7 +42,7 @@ impl FileSystem for HostFs {
 
     fn attributes(&self, _: Caller, node: NodeId) -> Reply<Attributes> {
         let slot = self.slot(node)?;
-        self.look(slot).map(|found| self.show(&found))
+        self.show_now(slot)
     }
 
     fn set_attributes(&self, _: Caller, node: NodeId, changes: &Changes) -> Reply<Attributes> {
@@ -165,6 +165,7 @@ impl FileSystem for HostFs {
         flags: XattrFlags,
     ) -> Reply<()> {
         let slot = self.slot(node)?;
+        self.expect_change(slot);
         self.noted_file(slot, self.set_user_xattr(slot, name, value, flags))
     }
 
@@ -178,6 +179,7 @@ impl FileSystem for HostFs {
 
     fn remove_xattr(&self, _: Caller, node: NodeId, name: Name<'_>) -> Reply<()> {
         let slot = self.slot(node)?;
+        self.expect_change(slot);
         self.noted_file(slot, self.remove_user_xattr(slot, name))
     }
 

@@ -17,7 +17,7 @@ use rustix::{
 
 use super::*;
 use crate::{
-    events::{protocol::decode, watches},
+    events::protocol::decode,
     testing::{mount_tmpfs, private_mounts},
 };
 
@@ -54,10 +54,9 @@ impl Place {
     }
 
     fn echo(&self, events: &str) {
-        let watches = watches::scan(&watches::folders_in(self.mnt.path()));
         let events: Vec<_> = decode(events.as_bytes()).collect();
         assert!(!events.is_empty());
-        repeat(self.mnt.path(), &events, &watches);
+        repeat(self.mnt.path(), &events);
     }
 
     /// What the watcher has heard since it was last asked.
@@ -159,18 +158,6 @@ fn a_link_or_a_fifo_in_the_place_of_a_folder_or_a_file_is_left_alone() {
     place.echo("C elsewhere/new\0C nowhere/new\0M docs/sub/fifo\0R docs\0U docs\0C docs\0");
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     assert!(place.path("docs/sub").is_dir());
-}
-
-#[test]
-fn after_lost_events_everything_watched_in_the_folder_looks_again() {
-    let Some(place) = Place::new() else { return };
-    fs::create_dir_all(place.path("docs/deep/er")).unwrap();
-    fs::write(place.path("docs/file"), "").unwrap();
-    place.watch("docs/deep/er");
-    place.watch("docs/file");
-    place.heard();
-    place.echo("O docs\0");
-    assert_eq!(place.heard(), ["ReadFlags(ATTRIB) "; 3]);
 }
 
 #[test]

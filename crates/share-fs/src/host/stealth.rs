@@ -1,0 +1,53 @@
+//! Edits that put a file's time and size back.
+//!
+//! The guest's kernel drops the pages of a file when it hears of another modification time or size. A host program can
+//! change the content and restore both (`touch -r`, `cp -p`, some editors and all who mean ill). It cannot restore the
+//! change time. So a change time that moves while the rest stays, and that the guest did not move itself, is shown as a
+//! modification time that is some nanoseconds later.
+
+use super::identity::Found;
+
+/// What was last shown of a file, as far as it takes to notice. Eleven bytes a node.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    content: u32,
+    change: u32,
+    /// Nanoseconds added to the modification time shown.
+    later: u8,
+    known: bool,
+    /// The guest itself has changed something since: the next change is its own.
+    own: bool,
+}
+
+impl Seen {
+    /// How many nanoseconds later than it says this file is shown to have been modified.
+    pub(crate) fn look(&mut self, found: &Found) -> u8 {
+        let (modified, changed) = (found.modified(), found.changed());
+        let content = mix([modified.0 as u64, modified.1.into(), found.size()]);
+        let change = mix([changed.0 as u64, changed.1.into(), 0]);
+        if !self.known || content != self.content {
+            self.later = 0;
+        } else if change != self.change && !self.own {
+            self.later = self.later.wrapping_add(1);
+        }
+        *self = Seen {
+            content,
+            change,
+            later: self.later,
+            known: true,
+            own: false,
+        };
+        self.later
+    }
+
+    /// The guest changes something of the file that is not its content: mode, name, attributes.
+    pub(crate) fn expect_change(&mut self) {
+        self.own = true;
+    }
+}
+
+/// Enough bits to tell one state of a file from the next.
+fn mix(words: [u64; 3]) -> u32 {
+    let fold = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    (words.into_iter().fold(0, fold) >> 32) as u32
+}
