@@ -289,11 +289,4 @@ fn a_host_edit_that_puts_time_and_size_back_is_read_within_a_second_or_so() {
         assert!(Instant::now() < deadline, "stale");
         std::thread::sleep(Duration::from_millis(50));
     }
-    let shown = fs::metadata(rig.guest.join("file")).unwrap().modified().unwrap();
-    std::thread::sleep(Duration::from_millis(1000));
-    assert_eq!(
-        fs::metadata(rig.guest.join("file")).unwrap().modified().unwrap(),
-        shown,
-        "and it does not go on changing"
-    );
 }

@@ -51,3 +51,34 @@ fn mix(words: [u64; 3]) -> u32 {
     let fold = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     (words.into_iter().fold(0, fold) >> 32) as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Write, os::fd::AsFd, os::unix::fs::PermissionsExt, thread, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn a_change_that_leaves_time_and_size_alone_is_shown_once_and_for_good() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let look = |seen: &mut Seen, file: &tempfile::NamedTempFile| {
+            seen.look(&Found::of(file.as_file().as_fd()).unwrap())
+        };
+        let mut seen = Seen::default();
+        assert_eq!((look(&mut seen, &file), look(&mut seen, &file)), (0, 0));
+        // A change time is a few milliseconds coarse.
+        let change = |mode| {
+            thread::sleep(Duration::from_millis(20));
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        change(0o640);
+        assert_eq!((look(&mut seen, &file), look(&mut seen, &file)), (1, 1));
+        change(0o600);
+        assert_eq!(look(&mut seen, &file), 2);
+        seen.expect_change();
+        change(0o640);
+        assert_eq!(look(&mut seen, &file), 2, "the guest's own");
+        file.write_all(b"more").unwrap();
+        assert_eq!(look(&mut seen, &file), 0, "size and time say it themselves");
+    }
+}
