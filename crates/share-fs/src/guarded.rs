@@ -5,12 +5,13 @@
 //! refused.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     ffi::CStr,
     sync::{
         Mutex, PoisonError, RwLock, RwLockReadGuard,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use fuse::{
@@ -18,7 +19,7 @@ use fuse::{
     Name, NodeId, Payload, RenameFlags, Reply, Target, WriteFlags, XattrFlags,
 };
 use rustix::io::Errno;
-use share_policy::{Decision, Kind, Reach, Refusal, RelPath, SharePolicy, Standing};
+use share_policy::{Decision, Kind, Mode, Reach, Refusal, RelPath, SharePolicy, Standing};
 
 use crate::HostFs;
 
@@ -28,6 +29,8 @@ const MAX_MOVED: usize = 20_000;
 /// Entries of a folder that are looked at to find protected files with several names. In a larger folder the guest
 /// cannot write to files with several names.
 const MAX_SEARCHED: usize = 1_000_000;
+/// Files with several names that are remembered, at some 50 bytes each.
+const MAX_LINKED: usize = 200_000;
 /// A protected file shows none of these, so that opening it for writing fails in the guest already.
 const WRITE_BITS: u32 = 0o222;
 
@@ -43,17 +46,28 @@ pub struct Guarded {
     linked: Mutex<Option<Linked>>,
 }
 
-/// The protected files that have other names.
+/// The files that have several names.
 #[derive(Debug)]
 enum Linked {
-    /// As (device, inode).
-    Known(HashSet<(u64, u64)>),
-    /// The folder is too large to tell: any file with several names may be one.
-    TooMany,
+    /// By (device, inode).
+    Known(HashMap<(u64, u64), LinkedFile>),
+    /// The folder is too large to tell, or a directory in it cannot be read: any file with several names may be
+    /// protected. Not looked through again before then.
+    TooMany { until: Instant },
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct LinkedFile {
+    links: u32,
+    /// One of its names is.
+    protected: bool,
 }
 
 impl Guarded {
-    pub fn new(inner: HostFs, policy: SharePolicy) -> Self {
+    pub fn new(mut inner: HostFs, policy: SharePolicy) -> Self {
+        if policy.mode() == Mode::ReadOnly {
+            inner.leave_as_it_is();
+        }
         Guarded {
             inner,
             policy,
@@ -129,7 +143,7 @@ impl Guarded {
     fn may_change(&self, node: NodeId) -> Reply<()> {
         let standing = self.standing(node)?;
         self.carry_out(self.policy.decide_change(standing))?;
-        if self.inner.has_many_names(node) && self.is_protected_elsewhere(node)? {
+        if self.inner.links(node)? > 1 && self.is_protected_elsewhere(node)? {
             return self.carry_out(Decision::Deny(Refusal::Protected));
         }
         Ok(())
@@ -146,26 +160,51 @@ impl Guarded {
         Ok(standing)
     }
 
-    /// Whether another name of the file, which the host gave it, is protected. Looks through the whole folder, once.
+    /// Whether another name of the file, which the host gave it, is protected. Looks through the whole folder, and again
+    /// when a file has more names or fewer than it had then.
     fn is_protected_elsewhere(&self, node: NodeId) -> Reply<bool> {
+        let (number, links) = (self.inner.identity(node)?.number(), self.inner.links_now(node)?);
         let mut linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
-        match linked.get_or_insert_with(|| self.find_linked()) {
-            Linked::Known(files) => Ok(files.contains(&self.inner.identity(node)?.number())),
-            Linked::TooMany => Ok(true),
+        if let Some(Linked::Known(files)) = &*linked
+            && let Some(file) = files.get(&number)
+            && file.links == links
+        {
+            return Ok(file.protected);
         }
+        if let Some(Linked::TooMany { until }) = &*linked
+            && Instant::now() < *until
+        {
+            return Ok(true);
+        }
+        let found = self.find_linked();
+        let protected = match &found {
+            Linked::Known(files) => files.get(&number).is_some_and(|file| file.protected),
+            Linked::TooMany { .. } => true,
+        };
+        *linked = Some(found);
+        Ok(protected)
     }
 
     fn find_linked(&self) -> Linked {
-        let mut found = HashSet::new();
+        let start = Instant::now();
+        let mut files: HashMap<_, LinkedFile> = HashMap::new();
         let walked = self.inner.walk(None, MAX_SEARCHED, &mut |seen| {
-            if seen.kind == FileKind::File && seen.links > 1 && self.policy.protects(seen.path) {
-                found.insert(seen.identity.number());
+            if seen.kind == FileKind::File && seen.links > 1 {
+                let file = files.entry(seen.identity.number()).or_default();
+                file.links = seen.links;
+                file.protected |= self.policy.protects(seen.path);
             }
-            Ok(true)
+            if files.len() > MAX_LINKED {
+                Err(Errno::MFILE)
+            } else {
+                Ok(true)
+            }
         });
         match walked {
-            Ok(()) => Linked::Known(found),
-            Err(_) => Linked::TooMany,
+            Ok(()) => Linked::Known(files),
+            Err(_) => Linked::TooMany {
+                until: Instant::now() + (start.elapsed() * 20).max(Duration::from_secs(1)),
+            },
         }
     }
 
@@ -186,6 +225,39 @@ impl Guarded {
             generation,
             attributes: shown(attributes, standing),
             valid,
+        }
+    }
+
+    /// What was to be made is there: it is opened, and emptied if it may be.
+    fn find_instead(&self, caller: Caller, parent: NodeId, name: Name<'_>, truncate: bool) -> Reply<Entry> {
+        let entry = self.lookup(caller, parent, name)?;
+        let Entry::Found {
+            node,
+            generation,
+            attributes,
+            valid,
+        } = entry
+        else {
+            return Err(Errno::NOENT);
+        };
+        if attributes.kind != FileKind::File || !truncate || attributes.size == 0 {
+            return Ok(entry);
+        }
+        let empty = Changes {
+            size: Some(0),
+            ..Changes::default()
+        };
+        match self.set_attributes(caller, node, &empty) {
+            Ok(attributes) => Ok(Entry::Found {
+                node,
+                generation,
+                attributes,
+                valid,
+            }),
+            Err(error) => {
+                self.inner.forget(node, 1);
+                Err(error)
+            }
         }
     }
 
@@ -428,8 +500,11 @@ impl FileSystem for Guarded {
     fn create(&self, caller: Caller, parent: NodeId, name: Name<'_>, how: CreateHow) -> Reply<Entry> {
         let _names = self.changing_names();
         let standing = self.may_make(parent, name, Kind::File)?;
-        let entry = self.inner.create(caller, parent, name, how)?;
-        Ok(self.told(entry, standing, self.inner.epoch()))
+        match self.inner.create(caller, parent, name, how) {
+            Ok(entry) => Ok(self.told(entry, standing, self.inner.epoch())),
+            Err(Errno::EXIST) if !how.exclusive => self.find_instead(caller, parent, name, how.truncate),
+            Err(error) => Err(error),
+        }
     }
 
     fn make_temporary(&self, caller: Caller, parent: NodeId, permissions: u32) -> Reply<Entry> {

@@ -1,6 +1,11 @@
 //! Host edits reach a watcher behind a mounted share, through echoes as the guest's agent makes them.
 //!
 //! Natively, through `/dev/fuse`: this machine's kernel plays the guest's.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
 
 use std::{
     ffi::OsString,

@@ -1,7 +1,7 @@
 //! The content of files.
 
 use std::{
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
@@ -11,9 +11,11 @@ use rustix::{
     io::Errno,
 };
 
+use share_policy::Standing;
+
 use super::{
-    Found, HostFs, Open, beneath,
-    descriptors::Access,
+    HostFs, Identity, Open, beneath,
+    descriptors::{Access, now},
     identity::{PERMISSIONS, is_shown_owner},
     nodes::Slot,
 };
@@ -24,40 +26,82 @@ const MAX_COPY: u64 = 64 << 20;
 const OWNER_READ_WRITE: u32 = 0o600;
 
 impl HostFs {
-    /// The file of a node, open for `wanted`.
+    /// The file of a node, open for `wanted`, and where the guest last saw it as of a moment ago.
     pub(super) fn data(&self, slot: Slot, wanted: Access) -> Reply<Arc<Open>> {
-        let (identity, place, open) = {
+        let (identity, place, open, fresh) = {
             let nodes = self.nodes();
-            if let Some(open) = nodes.open(slot, wanted) {
+            let node = nodes.get(slot).ok_or(Errno::STALE)?;
+            let place = nodes.place(slot);
+            let fresh = place.is_none() || self.is_fresh(node.checked);
+            if fresh && let Some(open) = nodes.open(slot, wanted) {
                 return Ok(open);
             }
-            let node = nodes.get(slot).ok_or(Errno::STALE)?;
-            let open = nodes.open(slot, Access::Path);
-            (node.identity, nodes.place(slot).cloned(), open)
+            (
+                node.identity,
+                place.cloned(),
+                nodes.open(slot, Access::Path),
+                fresh,
+            )
         };
         match identity.kind {
             FileKind::File => {}
             FileKind::Directory => return Err(Errno::ISDIR),
             _ => return Err(Errno::INVAL),
         }
-        let had = open.as_ref().map_or(Access::Path, |open| open.access);
         let place = match (place, &open) {
             (Some(place), _) => place,
             (None, Some(open)) => return self.widen(slot, open, wanted),
             (None, None) => return Err(Errno::STALE),
         };
         let parent = self.directory(place.parent)?;
+        if !fresh
+            && let Some(open) = &open
+            && open.access.serves(wanted)
+        {
+            self.check_place(slot, (parent.as_fd(), &place.name), identity)?;
+            return Ok(Arc::clone(open));
+        }
+        let had = open.map_or(Access::Path, |open| open.access);
         let open = |flags| self.open_known((parent.as_fd(), &place.name), identity, flags);
         let (file, access) = match open_for(wanted, had, open) {
             Err(Errno::ACCESS) => self.open_own(slot, || open_for(wanted, had, open))?,
             other => other?,
         };
         let open = Open::new(file, access, &self.shared.budget);
-        self.nodes().keep(slot, &open);
         if access.writes() {
-            self.shared.bell.ring();
+            self.before_first_write(&open)?;
+        }
+        let mut nodes = self.nodes();
+        nodes.keep(slot, &open);
+        if let Some(node) = nodes.get_mut(slot) {
+            node.checked = now();
         }
         Ok(open)
+    }
+
+    /// What the guest has open is still where it saw it, and not somewhere that is none of its business by now.
+    fn check_place(&self, slot: Slot, place: (BorrowedFd<'_>, &[u8]), identity: Identity) -> Reply<()> {
+        let there = self
+            .found_at(place.0, place.1)
+            .is_ok_and(|found| found.identity == identity);
+        let mut nodes = self.nodes();
+        let node = nodes.get_mut(slot).ok_or(Errno::STALE)?;
+        if there {
+            node.checked = now();
+            return Ok(());
+        }
+        nodes.close(slot);
+        Err(Errno::STALE)
+    }
+
+    fn before_first_write(&self, open: &Open) -> Reply<()> {
+        self.shared.bell.ring();
+        // The kernel takes the bits away at a write, but not from root.
+        if self.who.is_root() {
+            self.drop_privilege_bits(open)
+        } else {
+            Ok(())
+        }
     }
 
     /// A file without a name, opened again through the descriptor that is all we have of it.
@@ -67,8 +111,14 @@ impl HostFs {
             let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
             rustix::fs::openat(&*self.shared.proc, &*number, flags, Mode::empty())
         };
-        let (file, access) = open_for(wanted, open.access, again)?;
+        let (file, access) = match open_for(wanted, open.access, again) {
+            Err(Errno::ACCESS) => self.open_own(slot, || open_for(wanted, open.access, again))?,
+            other => other?,
+        };
         let wider = Open::new(file, access, &self.shared.budget);
+        if access.writes() {
+            self.before_first_write(&wider)?;
+        }
         if !self.nodes().pin(slot, &wider) {
             self.nodes().keep(slot, &wider);
         }
@@ -82,9 +132,12 @@ impl HostFs {
         slot: Slot,
         open: impl FnOnce() -> Reply<(OwnedFd, Access)>,
     ) -> Reply<(OwnedFd, Access)> {
+        if self.untouchable || self.nodes().standing(slot).is_some_and(Standing::is_protected) {
+            return Err(Errno::ACCESS);
+        }
         let _alone = self.permissions.lock().unwrap_or_else(PoisonError::into_inner);
         let place = self.place(slot)?;
-        let permissions = Found::of(place.as_fd())?.raw_permissions();
+        let permissions = self.found(place.as_fd())?.raw_permissions();
         self.expect_change(slot);
         // Not ours: the host says that it is not permitted.
         self.store_permissions(&place, permissions | OWNER_READ_WRITE)
@@ -146,7 +199,7 @@ impl HostFs {
     }
 
     fn drop_privilege_bits(&self, file: &Open) -> Reply<()> {
-        let found = Found::of(file.as_fd())?;
+        let found = self.found(file.as_fd())?;
         if found.has_privilege_bits() {
             rustix::fs::fchmod(file, Mode::from_raw_mode(found.raw_permissions() & PERMISSIONS))?;
         }
@@ -184,7 +237,7 @@ impl HostFs {
     fn set_permissions(&self, slot: Slot, permissions: u32) -> Reply<()> {
         let _alone = self.permissions.lock().unwrap_or_else(PoisonError::into_inner);
         let place = self.place(slot)?;
-        let found = Found::of(place.as_fd())?;
+        let found = self.found(place.as_fd())?;
         if found.identity.kind == FileKind::Symlink {
             return Err(Errno::OPNOTSUPP);
         }

@@ -86,6 +86,7 @@ impl Drop for Open {
 #[derive(Debug)]
 pub(crate) struct Budget {
     open: AtomicUsize,
+    pinned: AtomicUsize,
     limit: usize,
 }
 
@@ -93,6 +94,7 @@ impl Budget {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Budget {
             open: AtomicUsize::new(0),
+            pinned: AtomicUsize::new(0),
             limit,
         })
     }
@@ -101,9 +103,24 @@ impl Budget {
         self.open.load(Ordering::Relaxed) >= self.limit
     }
 
-    /// What may be held for good, on behalf of files that could not be opened again.
-    pub(crate) fn limit_pinned(&self) -> usize {
-        self.limit / 2
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// One more is to be held for good, on behalf of a file that could not be opened again. False: half of all are.
+    pub(crate) fn pin(&self) -> bool {
+        let fits = |pinned: usize| (pinned < self.limit / 2).then_some(pinned + 1);
+        self.pinned
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+            .is_ok()
+    }
+
+    pub(crate) fn unpin(&self) {
+        let _ = self
+            .pinned
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pinned| {
+                pinned.checked_sub(1)
+            });
     }
 }
 

@@ -13,7 +13,12 @@ use std::{
 use fuse::{DirectoryEntries, Entry, FileKind, Reply};
 use rustix::fs::{RawDir, SeekFrom};
 
-use super::{Found, HostFs, Open, descriptors::now, identity::kind_of_entry, nodes::Slot};
+use super::{
+    HostFs, Open,
+    descriptors::now,
+    identity::kind_of_entry,
+    nodes::{ROOT, Slot},
+};
 
 /// Directories of one share that are being read at a time; one more, and the one not read for longest starts again
 /// from its offset.
@@ -54,10 +59,11 @@ impl Streams {
         streams.remove(at)
     }
 
-    fn put_back(&self, mut stream: Stream) {
+    /// `most`: how many may be kept.
+    fn put_back(&self, mut stream: Stream, most: usize) {
         stream.used = now();
         let mut streams = self.lock();
-        if streams.len() >= MAX_STREAMS {
+        while streams.len() >= most {
             streams.pop_front();
         }
         streams.push_back(stream);
@@ -113,7 +119,8 @@ impl HostFs {
             }
             while let Some(item) = stream.batch.front() {
                 if !self.add(slot, &stream.file, item, entries)? {
-                    self.streams.put_back(stream);
+                    let spent = self.shared.budget.is_spent();
+                    self.streams.put_back(stream, if spent { 1 } else { MAX_STREAMS });
                     self.shared.bell.ring();
                     return Ok(());
                 }
@@ -152,7 +159,7 @@ impl HostFs {
         }
         if (entries.wants_entries() || item.kind.is_none()) && !is_dots {
             // Gone since the directory was read: nothing to tell of.
-            let Ok(found) = Found::at_bytes(file.as_fd(), name) else {
+            let Ok(found) = self.found_at(file.as_fd(), name) else {
                 return Ok(true);
             };
             if entries.wants_entries()
@@ -167,7 +174,13 @@ impl HostFs {
             return Ok(entries.add(item.inode, item.next, found.identity.kind, name));
         }
         let kind = item.kind.unwrap_or(FileKind::Directory);
-        Ok(entries.add(item.inode, item.next, kind, name))
+        // What is above the folder is no business of the guest's, not even its number.
+        let inode = if directory == ROOT && is_dots {
+            self.root_inode
+        } else {
+            item.inode
+        };
+        Ok(entries.add(inode, item.next, kind, name))
     }
 
     fn unlearn(&self, node: fuse::NodeId) {

@@ -2,7 +2,7 @@
 
 use fuse::{Attributes, FileKind, Timestamp};
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, StatxTimestamp};
-use std::{ffi::CStr, os::fd::BorrowedFd, time::Duration};
+use std::{os::fd::BorrowedFd, time::Duration};
 
 /// The owner every file is shown to have: the guest's user `agent`.
 const SHOWN_OWNER: u32 = 1000;
@@ -40,25 +40,30 @@ const WANTED: StatxFlags = StatxFlags::BASIC_STATS
     .union(StatxFlags::MNT_ID);
 
 impl Found {
-    /// What `name` in `directory` is. A last symbolic link is itself, not where it leads.
-    pub(crate) fn at(directory: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<Self> {
+    /// What `name` in `directory` is. A last symbolic link is itself, not where it leads. `births`: whether birth times
+    /// tell files apart here.
+    pub(crate) fn at(
+        directory: BorrowedFd<'_>,
+        name: impl rustix::path::Arg,
+        births: bool,
+    ) -> rustix::io::Result<Self> {
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        rustix::fs::statx(directory, name, flags, WANTED).map(Found::new)
+        let stat = rustix::fs::statx(directory, name, flags, WANTED)?;
+        Ok(Found::new(stat, births))
     }
 
-    pub(crate) fn of(file: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+    pub(crate) fn of(file: BorrowedFd<'_>, births: bool) -> rustix::io::Result<Self> {
         let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
-        rustix::fs::statx(file, c"", flags, WANTED).map(Found::new)
+        let stat = rustix::fs::statx(file, c"", flags, WANTED)?;
+        Ok(Found::new(stat, births))
     }
 
-    fn new(stat: Statx) -> Self {
-        let born = StatxFlags::from_bits_retain(stat.stx_mask)
-            .contains(StatxFlags::BTIME)
-            .then(|| nanoseconds(stat.stx_btime));
+    fn new(stat: Statx, births: bool) -> Self {
+        let born = births && StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
         let identity = Identity {
             device: u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor),
             inode: stat.stx_ino,
-            born: born.unwrap_or(0),
+            born: if born { nanoseconds(stat.stx_btime) } else { 0 },
             kind: kind(FileType::from_raw_mode(stat.stx_mode.into())),
         };
         Found { stat, identity }
@@ -86,6 +91,11 @@ impl Found {
         (self.stat.stx_ctime.tv_sec, self.stat.stx_ctime.tv_nsec)
     }
 
+    /// It takes less room than it is long.
+    pub(crate) fn has_holes(&self) -> bool {
+        self.stat.stx_blocks.saturating_mul(SECTOR) < self.stat.stx_size
+    }
+
     /// Set-user-id or set-group-id, which a file of the host may have.
     pub(crate) fn has_privilege_bits(&self) -> bool {
         self.stat.stx_mode & 0o6000 != 0
@@ -111,7 +121,9 @@ impl Found {
             accessed: timestamp(stat.stx_atime),
             modified: timestamp(stat.stx_mtime),
             changed: timestamp(stat.stx_ctime),
-            born: (self.identity.born != 0).then(|| timestamp(stat.stx_btime)),
+            born: StatxFlags::from_bits_retain(stat.stx_mask)
+                .contains(StatxFlags::BTIME)
+                .then(|| timestamp(stat.stx_btime)),
             submount: false,
             valid,
         }
@@ -204,11 +216,4 @@ fn nanoseconds(time: StatxTimestamp) -> i64 {
     time.tv_sec
         .wrapping_mul(1_000_000_000)
         .wrapping_add(time.tv_nsec.into())
-}
-
-impl Found {
-    pub(crate) fn at_bytes(directory: BorrowedFd<'_>, name: &[u8]) -> rustix::io::Result<Self> {
-        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        rustix::fs::statx(directory, name, flags, WANTED).map(Found::new)
-    }
 }

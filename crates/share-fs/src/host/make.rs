@@ -5,22 +5,25 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use fuse::{CreateHow, Entry, FileKind, Name, NodeId, Reply};
+use fuse::{Entry, FileKind, Name, NodeId, Reply};
 use rustix::{
     fs::{AtFlags, Mode, OFlags},
     io::Errno,
 };
 
 use super::{
-    Found, HostFs, Open, Place, beneath, data::through_proc, descriptors::Access, identity::PERMISSIONS,
-    nodes::Slot,
+    HostFs, Open, Place, beneath,
+    data::through_proc,
+    descriptors::Access,
+    identity::PERMISSIONS,
+    nodes::{Owed, Slot},
 };
 
 impl HostFs {
     pub(super) fn look_up(&self, parent: NodeId, name: Name<'_>) -> Reply<Entry> {
         let parent = self.slot(parent)?;
         let directory = self.directory(parent)?;
-        match Found::at(directory.as_fd(), name.as_c_str()) {
+        match self.found_at(directory.as_fd(), name.as_c_str()) {
             Ok(found) => self.tell(&found, parent, name.as_bytes()),
             Err(Errno::NOENT) => Ok(Entry::Absent { valid: self.valid() }),
             Err(error) => Err(error),
@@ -29,66 +32,29 @@ impl HostFs {
 
     pub(super) fn make_file(&self, parent: NodeId, name: Name<'_>, permissions: u32) -> Reply<Entry> {
         let (parent, directory) = self.parent(parent)?;
-        let file = self.counted(|| new_file(&directory, name, permissions))?;
-        self.tell(&Found::of(file.as_fd())?, parent, name.as_bytes())
+        let file = self.counted(&directory, Some(name), || new_file(&directory, name, permissions))?;
+        self.tell(&self.found(file.as_fd())?, parent, name.as_bytes())
     }
 
-    pub(super) fn create_file(&self, parent: NodeId, name: Name<'_>, how: CreateHow) -> Reply<Entry> {
-        let (parent_slot, directory) = self.parent(parent)?;
-        match self.counted(|| new_file(&directory, name, how.permissions)) {
-            Ok(file) => self.tell_made(file, Some((parent_slot, name))),
-            Err(Errno::EXIST) if !how.exclusive => self.find_instead(parent, name, how.truncate),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The file was there after all.
-    fn find_instead(&self, parent: NodeId, name: Name<'_>, truncate: bool) -> Reply<Entry> {
-        let entry = self.look_up(parent, name)?;
-        let Entry::Found { node, attributes, .. } = entry else {
-            return Err(Errno::NOENT);
-        };
-        if attributes.kind != FileKind::File || !truncate || attributes.size == 0 {
-            return Ok(entry);
-        }
-        let changes = fuse::Changes {
-            size: Some(0),
-            ..fuse::Changes::default()
-        };
-        let slot = self.slot(node)?;
-        match self.change(slot, &changes) {
-            Ok(attributes) => Ok(match entry {
-                Entry::Found {
-                    node,
-                    generation,
-                    valid,
-                    ..
-                } => Entry::Found {
-                    node,
-                    generation,
-                    attributes,
-                    valid,
-                },
-                absent => absent,
-            }),
-            Err(error) => {
-                self.nodes().forget(slot, 1);
-                Err(error)
-            }
-        }
+    /// Only what is not there: whoever wants a file that is finds it by its name, past the policy.
+    pub(super) fn create_file(&self, parent: NodeId, name: Name<'_>, permissions: u32) -> Reply<Entry> {
+        let (parent, directory) = self.parent(parent)?;
+        let file = self.counted(&directory, Some(name), || new_file(&directory, name, permissions))?;
+        self.tell_made(file, Some((parent, name)))
     }
 
     pub(super) fn make_unnamed(&self, parent: NodeId, permissions: u32) -> Reply<Entry> {
         let (_, directory) = self.parent(parent)?;
         let flags = OFlags::TMPFILE | OFlags::RDWR;
-        let file =
-            self.counted(|| beneath::open(directory.as_fd(), b".", flags, permissions & PERMISSIONS))?;
+        let file = self.counted(&directory, None, || {
+            beneath::open(directory.as_fd(), b".", flags, permissions & PERMISSIONS)
+        })?;
         self.tell_made(file, None)
     }
 
     /// The guest gets to know a file made just now, which is probably written to next.
     fn tell_made(&self, file: OwnedFd, place: Option<(Slot, Name<'_>)>) -> Reply<Entry> {
-        let found = Found::of(file.as_fd())?;
+        let found = self.found(file.as_fd())?;
         let place = place.map(|(parent, name)| Place {
             parent,
             name: name.as_bytes().into(),
@@ -102,7 +68,11 @@ impl HostFs {
             self.shared.bell.ring();
         } else if !nodes.pin(slot, &open) {
             nodes.forget(slot, 1);
+            drop(nodes);
+            self.quota.unmade();
             return Err(Errno::NFILE);
+        } else if let Some(node) = nodes.get_mut(slot) {
+            node.owed = Owed::FileAndBytes;
         }
         Ok(entry)
     }
@@ -110,13 +80,17 @@ impl HostFs {
     pub(super) fn make_folder(&self, parent: NodeId, name: Name<'_>, permissions: u32) -> Reply<Entry> {
         let (parent, directory) = self.parent(parent)?;
         let mode = Mode::from_raw_mode(permissions & PERMISSIONS);
-        self.counted(|| rustix::fs::mkdirat(&*directory, name.as_c_str(), mode))?;
+        self.counted(&directory, Some(name), || {
+            rustix::fs::mkdirat(&*directory, name.as_c_str(), mode)
+        })?;
         self.tell_new(&directory, parent, name, FileKind::Directory)
     }
 
     pub(super) fn make_text_link(&self, parent: NodeId, name: Name<'_>, text: &CStr) -> Reply<Entry> {
         let (parent, directory) = self.parent(parent)?;
-        self.counted(|| rustix::fs::symlinkat(text, &*directory, name.as_c_str()))?;
+        self.counted(&directory, Some(name), || {
+            rustix::fs::symlinkat(text, &*directory, name.as_c_str())
+        })?;
         self.tell_new(&directory, parent, name, FileKind::Symlink)
     }
 
@@ -124,20 +98,25 @@ impl HostFs {
         let slot = self.slot(node)?;
         let (parent, directory) = self.parent(parent)?;
         let place = self.place(slot)?;
-        let found = Found::of(place.as_fd())?;
+        let found = self.found(place.as_fd())?;
         if found.identity.kind == FileKind::Directory {
             return Err(Errno::PERM);
         }
         self.expect_change(slot);
         let number = through_proc(&place);
-        rustix::fs::linkat(
-            &*self.shared.proc,
-            &*number,
-            &*directory,
-            name.as_c_str(),
-            AtFlags::SYMLINK_FOLLOW,
-        )?;
-        self.tell(&Found::of(place.as_fd())?, parent, name.as_bytes())
+        self.counted(&directory, Some(name), || {
+            rustix::fs::linkat(
+                &*self.shared.proc,
+                &*number,
+                &*directory,
+                name.as_c_str(),
+                AtFlags::SYMLINK_FOLLOW,
+            )
+        })?;
+        if let Some(node) = self.nodes().get_mut(slot) {
+            node.owed = Owed::Nothing;
+        }
+        self.tell(&self.found(place.as_fd())?, parent, name.as_bytes())
     }
 
     pub(super) fn link_text(&self, slot: Slot) -> Reply<Vec<u8>> {
@@ -156,16 +135,25 @@ impl HostFs {
     }
 
     fn tell_new(&self, directory: &Open, parent: Slot, name: Name<'_>, kind: FileKind) -> Reply<Entry> {
-        let found = Found::at(directory.as_fd(), name.as_c_str())?;
+        let found = self.found_at(directory.as_fd(), name.as_c_str())?;
         if found.identity.kind != kind {
             return Err(Errno::STALE);
         }
         self.tell(&found, parent, name.as_bytes())
     }
 
-    /// Makes something that counts against the limit of files.
-    fn counted<T>(&self, make: impl FnOnce() -> Reply<T>) -> Reply<T> {
-        self.quota.before_making()?;
+    /// Makes something that counts against the limit of files. What is there already is that, and no question of how
+    /// many there may be.
+    fn counted<T>(
+        &self,
+        directory: &Open,
+        name: Option<Name<'_>>,
+        make: impl FnOnce() -> Reply<T>,
+    ) -> Reply<T> {
+        if let Err(error) = self.quota.before_making() {
+            let there = name.is_some_and(|name| self.found_at(directory.as_fd(), name.as_c_str()).is_ok());
+            return Err(if there { Errno::EXIST } else { error });
+        }
         make().inspect_err(|_| self.quota.unmade())
     }
 }

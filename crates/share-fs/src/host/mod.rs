@@ -55,6 +55,8 @@ const PLACE_VALID: u64 = 900;
 /// How long a file stays open for writing after the guest last wrote to it: until then the host cannot execute it.
 const WRITER_IDLE: u64 = 200;
 
+/// `OVERLAYFS_SUPER_MAGIC`.
+const OVERLAY_MAGIC: i64 = 0x794c_7630;
 const NANOSECONDS: u32 = 1_000_000_000;
 
 /// What all shares of a device have in common.
@@ -107,9 +109,14 @@ pub struct HostFs {
     permissions: Mutex<()>,
     watched: Watched,
     cache: Cache,
+    /// Nothing in the folder is changed, not even for a moment.
+    untouchable: bool,
+    /// Whether a file keeps its birth time as long as it lives. On overlayfs it does not: the first write makes a copy.
+    births: bool,
     who: Process,
     /// Device and mount of the folder: nothing on another mount is served.
     device: u64,
+    root_inode: u64,
     mount: u64,
     read_bytes: AtomicU64,
     written_bytes: AtomicU64,
@@ -118,7 +125,8 @@ pub struct HostFs {
 impl HostFs {
     /// `root` is a directory, opened with O_PATH or for reading.
     pub fn new(root: OwnedFd, cache: Cache, limits: Limits, shared: &Shared) -> Result<Self, OpenError> {
-        let found = Found::of(root.as_fd()).map_err(OpenError::Look)?;
+        let births = !is_overlay(root.as_fd());
+        let found = Found::of(root.as_fd(), births).map_err(OpenError::Look)?;
         if found.identity.kind != FileKind::Directory {
             return Err(OpenError::NotADirectory);
         }
@@ -135,12 +143,20 @@ impl HostFs {
             permissions: Mutex::default(),
             watched: Watched::default(),
             cache,
+            untouchable: false,
+            births,
             who: Process::current(),
             device: found.identity.device,
+            root_inode: found.identity.inode,
             mount: found.mount(),
             read_bytes: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
         })
+    }
+
+    /// For a folder that is shared read-only.
+    pub(crate) fn leave_as_it_is(&mut self) {
+        self.untouchable = true;
     }
 
     /// The node of the folder itself.
@@ -164,7 +180,7 @@ impl HostFs {
     /// The folder was removed on the host; who has it open sees it empty.
     pub(crate) fn is_lost(&self) -> bool {
         let root = self.directory(ROOT);
-        !root.is_ok_and(|root| Found::of(root.as_fd()).is_ok_and(|found| found.links() > 0))
+        !root.is_ok_and(|root| self.found(root.as_fd()).is_ok_and(|found| found.links() > 0))
     }
 
     /// Closes what has been idle long enough; true when something is left to be closed later.
@@ -189,7 +205,7 @@ impl HostFs {
     /// What the policy said of a node, if it was asked since the guest knows it.
     pub(crate) fn standing(&self, node: NodeId) -> Option<Standing> {
         let nodes = self.nodes();
-        nodes.get(nodes.slot(node).ok()?)?.standing
+        nodes.standing(nodes.slot(node).ok()?)
     }
 
     /// Names mean the same, as far as the policy cares, as long as this number does not change.
@@ -197,16 +213,11 @@ impl HostFs {
         self.nodes().epoch()
     }
 
-    /// A file with several names stands as the strictest of those it was seen under. What was worked out before names
-    /// changed is not kept.
+    /// What was worked out before names changed is not kept.
     pub(crate) fn set_standing(&self, node: NodeId, standing: Standing, epoch: u64) {
         let mut nodes = self.nodes();
-        if nodes.epoch() == epoch
-            && let Ok(slot) = nodes.slot(node)
-            && let Some(node) = nodes.get_mut(slot)
-            && !node.standing.is_some_and(Standing::is_protected)
-        {
-            node.standing = Some(standing);
+        if let Ok(slot) = nodes.slot(node) {
+            nodes.set_standing(slot, standing, epoch);
         }
     }
 
@@ -214,17 +225,36 @@ impl HostFs {
         self.nodes().clear_standings();
     }
 
-    pub(crate) fn has_many_names(&self, node: NodeId) -> bool {
-        let nodes = self.nodes();
-        let slot = nodes.slot(node).ok();
-        slot.and_then(|slot| nodes.get(slot))
-            .is_some_and(|node| node.many_names)
+    /// How many names a file has, as it was at most a second ago. A directory has one.
+    pub(crate) fn links(&self, node: NodeId) -> Reply<u32> {
+        let slot = self.slot(node)?;
+        {
+            let nodes = self.nodes();
+            let node = nodes.get(slot).ok_or(Errno::STALE)?;
+            if node.identity.kind == FileKind::Directory {
+                return Ok(1);
+            }
+            if self.is_fresh(node.looked) {
+                return Ok(node.links);
+            }
+        }
+        let found = self.look(slot)?;
+        if let Some(node) = self.nodes().get_mut(slot) {
+            node.looked(found.links());
+        }
+        Ok(found.links())
+    }
+
+    /// How many names a file has at this moment.
+    pub(crate) fn links_now(&self, node: NodeId) -> Reply<u32> {
+        self.look(self.slot(node)?).map(|found| found.links())
     }
 
     /// What is at a name now.
     pub(crate) fn kind_at(&self, parent: NodeId, name: fuse::Name<'_>) -> Reply<FileKind> {
         let directory = self.directory(self.slot(parent)?)?;
-        Found::at(directory.as_fd(), name.as_c_str()).map(|found| found.identity.kind)
+        self.found_at(directory.as_fd(), name.as_c_str())
+            .map(|found| found.identity.kind)
     }
 
     fn nodes(&self) -> MutexGuard<'_, Nodes> {
@@ -262,6 +292,15 @@ impl HostFs {
         if let Some(node) = self.nodes().get_mut(slot) {
             node.seen.expect_change();
         }
+    }
+
+    /// What `name` in `directory` is; see [`Found::at`].
+    fn found_at(&self, directory: BorrowedFd<'_>, name: impl rustix::path::Arg) -> Reply<Found> {
+        Found::at(directory, name, self.births)
+    }
+
+    fn found(&self, file: BorrowedFd<'_>) -> Reply<Found> {
+        Found::of(file, self.births)
     }
 
     /// Refuses what lies on another mount than the folder.
@@ -302,8 +341,9 @@ impl HostFs {
         };
         while let Some((slot, identity, place, open)) = chain.pop() {
             base = match open {
-                Some(open) if Found::at_bytes(base.as_fd(), &place.name)?.identity == identity => open,
-                Some(_) => return Err(Errno::STALE),
+                Some(open) => self
+                    .still_at((base.as_fd(), &place.name), identity)
+                    .map(|()| open)?,
                 None => {
                     let flags = OFlags::PATH | OFlags::DIRECTORY;
                     let file = self.open_known((base.as_fd(), &place.name), identity, flags)?;
@@ -323,6 +363,15 @@ impl HostFs {
         self.cache == Cache::Exclusive && checked != 0 || now().saturating_sub(checked) < PLACE_VALID
     }
 
+    /// What is known to be at a place is there.
+    fn still_at(&self, (directory, name): (BorrowedFd<'_>, &[u8]), identity: Identity) -> Reply<()> {
+        match self.found_at(directory, name) {
+            Ok(found) if found.identity == identity => Ok(()),
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Err(Errno::STALE),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Opens what is known to be at a place, and nothing else that is there by now.
     fn open_known(
         &self,
@@ -335,7 +384,7 @@ impl HostFs {
             Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR) => return Err(Errno::STALE),
             other => other?,
         };
-        if Found::of(file.as_fd())?.identity != identity {
+        if self.found(file.as_fd())?.identity != identity {
             return Err(Errno::STALE);
         }
         Ok(file)
@@ -374,7 +423,7 @@ impl HostFs {
             )
         };
         if let Some(open) = open {
-            let found = Found::of(open.as_fd())?;
+            let found = self.found(open.as_fd())?;
             if slot == ROOT && found.links() == 0 {
                 return Err(Errno::STALE);
             }
@@ -382,7 +431,7 @@ impl HostFs {
         }
         let place = place.ok_or(Errno::STALE)?;
         let parent = self.directory(place.parent)?;
-        match Found::at_bytes(parent.as_fd(), &place.name) {
+        match self.found_at(parent.as_fd(), &*place.name) {
             Ok(found) if found.identity == identity => Ok(found),
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Err(Errno::STALE),
             Err(error) => Err(error),
@@ -403,7 +452,7 @@ impl HostFs {
         let mut nodes = self.nodes();
         let slot = nodes.learn(found.identity, place)?;
         if let Some(node) = nodes.get_mut(slot) {
-            node.many_names = found.links() > 1 && found.identity.kind != FileKind::Directory;
+            node.looked(found.links());
         }
         let entry = Entry::Found {
             node: nodes.id(slot),
@@ -413,6 +462,10 @@ impl HostFs {
         };
         Ok((slot, entry))
     }
+}
+
+fn is_overlay(file: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|status| status.f_type == OVERLAY_MAGIC)
 }
 
 fn path_of(nodes: &Nodes, slot: Slot) -> Reply<RelPath> {

@@ -16,13 +16,13 @@ use std::{
     sync::Arc,
 };
 
-use fuse::NodeId;
+use fuse::{FileKind, NodeId};
 use hashbrown::HashTable;
 use rustix::io::Errno;
 use share_policy::Standing;
 
 use super::{
-    descriptors::{Access, Budget, Open},
+    descriptors::{Access, Budget, Open, now},
     identity::Identity,
     stealth::Seen,
 };
@@ -30,26 +30,53 @@ use super::{
 /// Nodes of one share. A guest's kernel forgets what it has no memory for; one that does not may cost us this many
 /// times 140 bytes, and then hears ENFILE. It is more than the two million files a share is promised to work with.
 const MAX_NODES: usize = 3_000_000;
-/// Bits of a node's number that say where it is in the table; above them is which use of that place it is.
-const SLOT_BITS: u32 = 32;
-/// Uses of a place that are told apart.
+/// Uses of a place in the table that are told apart.
 const GENERATIONS: u16 = u16::MAX;
 
-/// Where a node is in the table.
-pub(crate) type Slot = u32;
+/// A node's number: where it is in the table, and above 32 bits which use of that place it is. So a number that was
+/// looked at before a lock was let go means the same node after it, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Slot(u64);
+
+impl Slot {
+    fn new(index: u32, generation: u16) -> Self {
+        Slot(u64::from(generation) << 32 | u64::from(index))
+    }
+
+    fn index(self) -> usize {
+        self.0 as u32 as usize
+    }
+
+    fn generation(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+}
 
 /// The folder itself.
-pub(crate) const ROOT: Slot = 1;
+pub(crate) const ROOT: Slot = Slot(1);
+
+/// What the quota gets back when a node without a name goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Owed {
+    #[default]
+    Nothing,
+    /// Its bytes: its last name went while the guest knew it.
+    Bytes,
+    /// And itself: it never had a name.
+    FileAndBytes,
+}
 
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) identity: Identity,
     /// Which use of its slot this is.
     generation: u16,
-    /// What the policy said of it when it was last asked.
-    pub(crate) standing: Option<Standing>,
-    /// It had more than one name when it was last looked at.
-    pub(crate) many_names: bool,
+    /// What the policy said of it when it was last asked, and in which epoch that was.
+    standing: Option<(Standing, u64)>,
+    /// How many names it had when it was last looked at, and when that was.
+    pub(crate) links: u32,
+    pub(crate) looked: u64,
+    pub(crate) owed: Owed,
     /// What was last shown of it.
     pub(crate) seen: Seen,
     /// How often the guest's kernel was told of it.
@@ -60,8 +87,16 @@ pub(crate) struct Node {
     open: Option<Arc<Open>>,
     /// Not to be closed for others: it could not be opened again.
     pinned: bool,
-    /// When its place was last found to be true, for directories.
+    /// When its place was last found to be true.
     pub(crate) checked: u64,
+}
+
+impl Node {
+    /// It was found to have so many names just now.
+    pub(crate) fn looked(&mut self, links: u32) {
+        self.links = links;
+        self.looked = now();
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,17 +108,18 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) struct Nodes {
     slots: Vec<Slotted>,
-    free: VecDeque<Slot>,
+    free: VecDeque<u32>,
     by_identity: HashTable<Slot>,
     by_place: HashTable<Slot>,
     hasher: RandomState,
     /// Nodes with an open file that may be closed, those not used for longest in front.
     closable: VecDeque<Slot>,
-    pinned: usize,
     budget: Arc<Budget>,
     known: usize,
-    /// Counts [`Self::clear_standings`].
+    /// Counts the times that names came to mean something else to the policy.
     epoch: u64,
+    /// Files that are gone and owe the quota something.
+    gone: Vec<(Arc<Open>, Owed)>,
 }
 
 #[derive(Debug)]
@@ -102,16 +138,18 @@ impl Nodes {
             by_place: HashTable::new(),
             hasher: RandomState::new(),
             closable: VecDeque::new(),
-            pinned: 0,
             budget: Arc::clone(budget),
             known: 0,
             epoch: 0,
+            gone: Vec::new(),
         };
         let node = Node {
             identity: root,
             generation: 0,
             standing: None,
-            many_names: false,
+            links: 1,
+            looked: 0,
+            owed: Owed::Nothing,
             seen: Seen::default(),
             // The guest never looks it up and cannot forget it.
             lookups: 1,
@@ -136,32 +174,50 @@ impl Nodes {
     }
 
     pub(crate) fn get(&self, slot: Slot) -> Option<&Node> {
-        match self.slots.get(slot as usize) {
-            Some(Slotted::Used(node)) => Some(node),
+        match self.slots.get(slot.index()) {
+            Some(Slotted::Used(node)) if node.generation == slot.generation() => Some(node),
             _ => None,
         }
     }
 
     pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Node> {
-        match self.slots.get_mut(slot as usize) {
-            Some(Slotted::Used(node)) => Some(node),
+        match self.slots.get_mut(slot.index()) {
+            Some(Slotted::Used(node)) if node.generation == slot.generation() => Some(node),
             _ => None,
         }
     }
 
-    /// The place in the table that a guest's number means now.
+    /// The node that a guest's number means now.
     pub(crate) fn slot(&self, id: NodeId) -> Result<Slot, Errno> {
-        let slot = id.0 as u32;
-        let generation = (id.0 >> SLOT_BITS) as u16;
-        match self.get(slot) {
-            Some(node) if node.generation == generation => Ok(slot),
-            _ => Err(Errno::STALE),
+        let slot = Slot(id.0);
+        self.get(slot).map(|_| slot).ok_or(Errno::STALE)
+    }
+
+    #[allow(clippy::unused_self, reason = "a number means something only in its table")]
+    pub(crate) fn id(&self, slot: Slot) -> NodeId {
+        NodeId(slot.0)
+    }
+
+    /// What the policy said of a node, if names still mean the same.
+    pub(crate) fn standing(&self, slot: Slot) -> Option<Standing> {
+        let (standing, epoch) = self.get(slot)?.standing?;
+        (epoch == self.epoch).then_some(standing)
+    }
+
+    /// Worked out in `epoch`. A file with several names stands as the strictest of those it was seen under.
+    pub(crate) fn set_standing(&mut self, slot: Slot, standing: Standing, epoch: u64) {
+        let strict = self.standing(slot).is_some_and(Standing::is_protected);
+        if epoch == self.epoch
+            && !strict
+            && let Some(node) = self.get_mut(slot)
+        {
+            node.standing = Some((standing, epoch));
         }
     }
 
-    pub(crate) fn id(&self, slot: Slot) -> NodeId {
-        let generation = self.get(slot).map_or(0, |node| node.generation);
-        NodeId(u64::from(generation) << SLOT_BITS | u64::from(slot))
+    /// Names may mean something else to the policy from now on.
+    pub(crate) fn clear_standings(&mut self) {
+        self.epoch += 1;
     }
 
     /// The guest was told that `place` is this file: it counts once more. A file known by another name is the same
@@ -195,9 +251,16 @@ impl Nodes {
 
     /// The guest forgets everything, as its kernel does when it starts anew.
     pub(crate) fn forget_all(&mut self) {
-        for slot in 0..self.slots.len() as Slot {
-            self.forget(slot, u64::MAX);
+        for index in 0..self.slots.len() {
+            if let Some(Slotted::Used(node)) = self.slots.get(index) {
+                self.forget(Slot::new(index as u32, node.generation), u64::MAX);
+            }
         }
+    }
+
+    /// Files that went since this was last asked, and what the quota gets back for them.
+    pub(crate) fn take_gone(&mut self) -> Vec<(Arc<Open>, Owed)> {
+        std::mem::take(&mut self.gone)
     }
 
     pub(crate) fn place(&self, slot: Slot) -> Option<&Place> {
@@ -214,8 +277,19 @@ impl Nodes {
         self.by_place.find(hash, same).copied()
     }
 
-    /// The node is now at `place`, and nothing else is.
+    /// The node was seen at `place`. A directory that was seen elsewhere before was moved by the host, and the policy
+    /// may say something else of what is below it.
     pub(crate) fn put(&mut self, slot: Slot, place: Place) {
+        let moved = self.place(slot).is_some_and(|old| *old != place);
+        let directory = |node: &Node| node.identity.kind == FileKind::Directory;
+        if moved && self.get(slot).is_some_and(directory) {
+            self.clear_standings();
+        }
+        self.move_to(slot, place);
+    }
+
+    /// The node is now at `place`, and nothing else is.
+    pub(crate) fn move_to(&mut self, slot: Slot, place: Place) {
         if self.place(slot) == Some(&place) {
             return;
         }
@@ -271,28 +345,31 @@ impl Nodes {
         if !pinned && !is_listed {
             self.closable.push_back(slot);
         }
+        self.drop_stale();
         self.make_room();
+    }
+
+    /// Nodes that were forgotten stay in the list of what may be closed, up to as many as may be open.
+    fn drop_stale(&mut self) {
+        if self.closable.len() > 2 * self.budget.limit() + LOOK_AT {
+            let slots = &self.slots;
+            self.closable.retain(|slot| is_open(slots, *slot));
+        }
     }
 
     /// Keeps `open` until the node is forgotten or has a name again: it could not be opened. False when too many are
     /// kept so already.
     pub(crate) fn pin(&mut self, slot: Slot, open: &Arc<Open>) -> bool {
-        let limit = self.budget.limit_pinned();
-        let pinned = self.pinned;
+        let budget = Arc::clone(&self.budget);
         let Some(node) = self.get_mut(slot) else {
             return false;
         };
-        if !node.pinned {
-            if pinned >= limit {
-                return false;
-            }
-            node.pinned = true;
-            node.open = Some(Arc::clone(open));
-            self.pinned += 1;
-            self.make_room();
-            return true;
+        if !node.pinned && !budget.pin() {
+            return false;
         }
+        node.pinned = true;
         node.open = Some(Arc::clone(open));
+        self.make_room();
         true
     }
 
@@ -305,7 +382,15 @@ impl Nodes {
         if node.pinned && node.place.is_some() {
             node.pinned = false;
             node.open = None;
-            self.pinned = self.pinned.saturating_sub(1);
+            self.budget.unpin();
+        }
+    }
+
+    pub(crate) fn close(&mut self, slot: Slot) {
+        if let Some(node) = self.get_mut(slot)
+            && !node.pinned
+        {
+            node.open = None;
         }
     }
 
@@ -315,9 +400,12 @@ impl Nodes {
         let mut left = false;
         let (slots, closable) = (&mut self.slots, &mut self.closable);
         closable.retain(|slot| {
-            let Some(Slotted::Used(node)) = slots.get_mut(*slot as usize) else {
+            let Some(Slotted::Used(node)) = slots.get_mut(slot.index()) else {
                 return false;
             };
+            if node.generation != slot.generation() {
+                return false;
+            }
             let Some(open) = &node.open else { return false };
             if node.pinned {
                 return false;
@@ -333,16 +421,6 @@ impl Nodes {
             true
         });
         left
-    }
-
-    /// Nothing is known any more of how paths stand.
-    pub(crate) fn clear_standings(&mut self) {
-        self.epoch += 1;
-        for slotted in &mut self.slots {
-            if let Slotted::Used(node) = slotted {
-                node.standing = None;
-            }
-        }
     }
 
     pub(crate) fn find(&self, identity: Identity) -> Option<Slot> {
@@ -365,15 +443,15 @@ impl Nodes {
         if self.known >= MAX_NODES {
             return Err(Errno::NFILE);
         }
-        let slot = match self.free.pop_front() {
-            Some(slot) => slot,
+        let index = match self.free.pop_front() {
+            Some(index) => index,
             None => {
-                let slot = Slot::try_from(self.slots.len()).map_err(|_| Errno::NFILE)?;
+                let index = u32::try_from(self.slots.len()).map_err(|_| Errno::NFILE)?;
                 self.slots.push(Slotted::Free(0));
-                slot
+                index
             }
         };
-        let generation = match self.slots.get(slot as usize) {
+        let generation = match self.slots.get(index as usize) {
             Some(Slotted::Free(last)) => last.wrapping_add(1),
             _ => 0,
         };
@@ -381,7 +459,9 @@ impl Nodes {
             identity,
             generation,
             standing: None,
-            many_names: false,
+            links: 1,
+            looked: 0,
+            owed: Owed::Nothing,
             seen: Seen::default(),
             lookups: 0,
             children: 0,
@@ -390,9 +470,10 @@ impl Nodes {
             pinned: false,
             checked: 0,
         };
-        if let Some(slotted) = self.slots.get_mut(slot as usize) {
+        if let Some(slotted) = self.slots.get_mut(index as usize) {
             *slotted = Slotted::Used(Box::new(node));
         }
+        let slot = Slot::new(index, generation);
         self.known += 1;
         self.index_identity(slot, identity);
         Ok(slot)
@@ -411,7 +492,12 @@ impl Nodes {
                 entry.remove();
             }
             let Some(node) = self.take(slot) else { return };
-            self.pinned -= usize::from(node.pinned).min(self.pinned);
+            if node.pinned {
+                self.budget.unpin();
+            }
+            if let (Some(open), Owed::Bytes | Owed::FileAndBytes) = (node.open, node.owed) {
+                self.gone.push((open, node.owed));
+            }
             let Some(place) = node.place else { return };
             let hash = self.hash_place(place.parent, &place.name);
             if let Ok(entry) = self.by_place.find_entry(hash, |other| *other == slot) {
@@ -425,16 +511,16 @@ impl Nodes {
     }
 
     fn take(&mut self, slot: Slot) -> Option<Node> {
-        let slotted = self.slots.get_mut(slot as usize)?;
-        let Slotted::Used(node) = slotted else { return None };
-        let generation = node.generation;
+        self.get(slot)?;
+        let slotted = self.slots.get_mut(slot.index())?;
+        let generation = slot.generation();
         let Slotted::Used(node) = std::mem::replace(slotted, Slotted::Free(generation)) else {
             return None;
         };
         self.known -= 1;
         // A slot whose numbers are used up is not used again, so that no number ever means two files.
         if generation < GENERATIONS {
-            self.free.push_back(slot);
+            self.free.push_back(slot.index() as u32);
         }
         Some(*node)
     }
@@ -500,15 +586,24 @@ const RECENT: u64 = 20;
 /// going down step by step.
 pub(crate) const MAX_DEPTH: usize = 4096;
 
+fn is_open(slots: &[Slotted], slot: Slot) -> bool {
+    match slots.get(slot.index()) {
+        Some(Slotted::Used(node)) => {
+            node.generation == slot.generation() && node.open.is_some() && !node.pinned
+        }
+        _ => false,
+    }
+}
+
 fn rehash_identity(slots: &[Slotted], hasher: &RandomState, slot: Slot) -> u64 {
-    match slots.get(slot as usize) {
+    match slots.get(slot.index()) {
         Some(Slotted::Used(node)) => hasher.hash_one((node.identity.device, node.identity.inode)),
         _ => 0,
     }
 }
 
 fn rehash_place(slots: &[Slotted], hasher: &RandomState, slot: Slot) -> u64 {
-    match slots.get(slot as usize) {
+    match slots.get(slot.index()) {
         Some(Slotted::Used(node)) => node
             .place
             .as_ref()

@@ -44,7 +44,12 @@ impl Quota {
         if !crowded && self.limits.bytes.is_none() {
             return Ok(());
         }
-        let size = Found::of(file.as_fd())?.size();
+        let found = Found::of(file.as_fd(), false)?;
+        let size = found.size();
+        if crowded && found.has_holes() {
+            // What is written into a hole takes room too.
+            return Err(Errno::NOSPC);
+        }
         let offset = if flags.contains(WriteFlags::APPEND) {
             size
         } else {
@@ -58,7 +63,7 @@ impl Quota {
             // A longer file has a hole at its end, which takes no room.
             return Ok(());
         }
-        let old = Found::of(file.as_fd())?.size();
+        let old = Found::of(file.as_fd(), false)?.size();
         if size < old {
             self.give_back(old - size);
             return Ok(());
@@ -74,7 +79,7 @@ impl Quota {
         if self.limits.bytes.is_none() {
             return Ok(());
         }
-        let size = Found::of(file.as_fd())?.size();
+        let size = Found::of(file.as_fd(), false)?.size();
         self.grow(size, end.max(size.saturating_add(len)), false)
     }
 

@@ -3,12 +3,15 @@
 //! A file that loses its last known name may still be open in the guest, which does not tell us. So before a name
 //! the guest knows goes, its file is opened as a place and kept until the guest forgets it.
 
-use std::os::fd::AsFd;
+use std::{os::fd::AsFd, sync::Arc};
 
 use fuse::{FileKind, Name, NodeId, RenameFlags, Reply};
 use rustix::fs::{AtFlags, OFlags};
 
-use super::{Access, Found, HostFs, Open, Place, beneath, nodes::Slot};
+use super::{
+    Access, HostFs, Open, Place, beneath,
+    nodes::{Owed, Slot},
+};
 
 impl HostFs {
     pub(super) fn remove_file(&self, parent: NodeId, name: Name<'_>) -> Reply<()> {
@@ -36,7 +39,8 @@ impl HostFs {
         let (to, to_directory) = self.parent(to)?;
         let how = rename_flags(flags);
         let replaces = !flags.intersects(RenameFlags::NO_REPLACE | RenameFlags::EXCHANGE);
-        let same = from == to && name.as_bytes() == new_name.as_bytes();
+        let same = (from == to && name.as_bytes() == new_name.as_bytes())
+            || (replaces && self.is_one_file((&from_directory, name), (&to_directory, new_name)));
         let victim = (replaces && !same)
             .then(|| self.before_losing(to, &to_directory, new_name))
             .flatten();
@@ -63,38 +67,42 @@ impl HostFs {
             parent: to,
             name: new_name.as_bytes().into(),
         };
-        self.moved(old, new, flags.contains(RenameFlags::EXCHANGE), victim);
         if victim.is_some() {
             self.quota.unmade();
-            self.quota.give_back(bytes);
+            self.lose(victim, bytes);
         }
+        self.moved(old, new, flags.contains(RenameFlags::EXCHANGE));
         Ok(())
     }
 
-    fn moved(&self, old: Place, new: Place, exchanged: bool, victim: Option<Slot>) {
+    /// Two names of one file: a rename leaves both.
+    fn is_one_file(&self, one: (&Open, Name<'_>), other: (&Open, Name<'_>)) -> bool {
+        let at =
+            |(directory, name): (&Open, Name<'_>)| self.found_at(directory.as_fd(), name.as_c_str()).ok();
+        match at(other) {
+            // Nothing there, or a name that cannot be one of two.
+            Some(other) if other.links() > 1 => at(one).is_some_and(|one| one.identity == other.identity),
+            _ => false,
+        }
+    }
+
+    fn moved(&self, old: Place, new: Place, exchanged: bool) {
         let mut nodes = self.nodes();
         let moved = nodes.at(old.parent, &old.name);
         let other = nodes.at(new.parent, &new.name);
-        // Two names of one file: rename leaves both.
-        if !exchanged && moved.is_some() && moved == other {
-            return;
-        }
         for slot in [moved, other].into_iter().flatten() {
             if let Some(node) = nodes.get_mut(slot) {
                 node.seen.expect_change();
             }
         }
-        if let Some(victim) = victim {
-            nodes.displace(victim);
-        }
         match (moved, other) {
             (Some(moved), Some(other)) if exchanged => {
                 nodes.displace(other);
-                nodes.put(moved, new);
-                nodes.put(other, old);
+                nodes.move_to(moved, new);
+                nodes.move_to(other, old);
             }
-            (None, Some(other)) if exchanged => nodes.put(other, old),
-            (Some(moved), _) => nodes.put(moved, new),
+            (None, Some(other)) if exchanged => nodes.move_to(other, old),
+            (Some(moved), _) => nodes.move_to(moved, new),
             (None, Some(other)) => nodes.displace(other),
             (None, None) => {}
         }
@@ -122,16 +130,44 @@ impl HostFs {
         Some(slot)
     }
 
+    /// A name went, with so many bytes if it was the last. The guest may have the file open: it takes room until the
+    /// guest forgets it.
     fn settle(&self, victim: Option<Slot>, bytes: u64, gone: Reply<()>) -> Reply<()> {
         if gone.is_err() {
             return self.keep_name(victim, gone);
         }
         self.quota.unmade();
-        self.quota.give_back(bytes);
-        if let Some(victim) = victim {
-            self.nodes().displace(victim);
-        }
+        self.lose(victim, bytes);
         Ok(())
+    }
+
+    fn lose(&self, victim: Option<Slot>, bytes: u64) {
+        let Some(victim) = victim else {
+            return self.quota.give_back(bytes);
+        };
+        let gone = {
+            let mut nodes = self.nodes();
+            if let Some(node) = nodes.get_mut(victim)
+                && bytes > 0
+            {
+                node.owed = Owed::Bytes;
+            }
+            nodes.displace(victim);
+            nodes.take_gone()
+        };
+        self.settle_owed(gone);
+    }
+
+    /// Files without a name that the guest has forgotten are gone for good.
+    pub(super) fn settle_owed(&self, gone: Vec<(Arc<Open>, Owed)>) {
+        for (file, owed) in gone {
+            if owed == Owed::FileAndBytes {
+                self.quota.unmade();
+            }
+            if let Ok(found) = self.found(file.as_fd()) {
+                self.quota.give_back(found.size());
+            }
+        }
     }
 
     /// The name did not go after all.
@@ -147,7 +183,7 @@ impl HostFs {
         if !self.quota.counts_bytes() {
             return 0;
         }
-        match Found::at(directory.as_fd(), name.as_c_str()) {
+        match self.found_at(directory.as_fd(), name.as_c_str()) {
             Ok(found) if found.links() == 1 && found.identity.kind == FileKind::File => found.size(),
             _ => 0,
         }

@@ -33,11 +33,19 @@ impl FileSystem for HostFs {
         if let Ok(slot) = nodes.slot(node) {
             nodes.forget(slot, count);
         }
+        let gone = nodes.take_gone();
+        drop(nodes);
+        self.settle_owed(gone);
     }
 
     fn forget_all(&self) {
         self.streams.close_all();
-        self.nodes().forget_all();
+        let gone = {
+            let mut nodes = self.nodes();
+            nodes.forget_all();
+            nodes.take_gone()
+        };
+        self.settle_owed(gone);
     }
 
     fn attributes(&self, _: Caller, node: NodeId) -> Reply<Attributes> {
@@ -101,7 +109,7 @@ impl FileSystem for HostFs {
     }
 
     fn create(&self, _: Caller, parent: NodeId, name: Name<'_>, how: CreateHow) -> Reply<Entry> {
-        self.noted(parent, name, self.create_file(parent, name, how))
+        self.noted(parent, name, self.create_file(parent, name, how.permissions))
     }
 
     fn make_temporary(&self, _: Caller, parent: NodeId, permissions: u32) -> Reply<Entry> {

@@ -62,7 +62,7 @@ mod tests {
     fn a_change_that_leaves_time_and_size_alone_is_shown_once_and_for_good() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         let look = |seen: &mut Seen, file: &tempfile::NamedTempFile| {
-            seen.look(&Found::of(file.as_file().as_fd()).unwrap())
+            seen.look(&Found::of(file.as_file().as_fd(), true).unwrap())
         };
         let mut seen = Seen::default();
         assert_eq!((look(&mut seen, &file), look(&mut seen, &file)), (0, 0));

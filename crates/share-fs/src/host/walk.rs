@@ -9,7 +9,7 @@ use rustix::{
 };
 use share_policy::RelPath;
 
-use super::{Found, HostFs, Identity, beneath};
+use super::{HostFs, Identity, beneath};
 
 /// Something seen below a directory.
 #[derive(Clone, Copy, Debug)]
@@ -26,8 +26,8 @@ const MAX_DEPTH: usize = 64;
 
 impl HostFs {
     /// Shows `each` what is below `name` in `parent`, or below the folder when there is no name, itself left out; a
-    /// directory is entered when `each` says so. More than `limit` entries, or directories too deep, are EMFILE: who
-    /// asked must then assume the worst.
+    /// directory is entered when `each` says so. More than `limit` entries, directories too deep, and what cannot be
+    /// looked at are EMFILE: who asked must then assume the worst.
     pub(crate) fn walk(
         &self,
         start: Option<(NodeId, Name<'_>)>,
@@ -41,6 +41,7 @@ impl HostFs {
         };
         let top = match beneath::open(directory.as_fd(), name, flags, 0) {
             Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => return Ok(()),
+            Err(Errno::ACCESS | Errno::PERM) => return Err(Errno::MFILE),
             other => other?,
         };
         let mut left = limit;
@@ -56,9 +57,15 @@ impl HostFs {
                 continue;
             }
             left = left.checked_sub(1).ok_or(Errno::MFILE)?;
-            let Ok(found) = Found::at_bytes(file.as_fd(), name) else {
-                continue;
+            let found = match self.found_at(file.as_fd(), name) {
+                Ok(found) => found,
+                Err(Errno::NOENT) => continue,
+                Err(_) => return Err(Errno::MFILE),
             };
+            // Nobody gets onto another mount through this folder.
+            if self.same_mount(&found).is_err() {
+                continue;
+            }
             let path = path.join(name).map_err(|_| Errno::MFILE)?;
             let seen = Seen {
                 path: &path,
@@ -70,10 +77,14 @@ impl HostFs {
                 if stack.len() >= MAX_DEPTH {
                     return Err(Errno::MFILE);
                 }
-                if let Some((file, ..)) = stack.last()
-                    && let Ok(below) = beneath::open(file.as_fd(), name, flags, 0)
-                {
-                    stack.push(open_dir(below, path)?);
+                let below = match stack.last() {
+                    Some((file, ..)) => beneath::open(file.as_fd(), name, flags, 0),
+                    None => continue,
+                };
+                match below {
+                    Ok(below) => stack.push(open_dir(below, path)?),
+                    Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                    Err(_) => return Err(Errno::MFILE),
                 }
             }
         }

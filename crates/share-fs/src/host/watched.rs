@@ -247,7 +247,7 @@ impl HostFs {
 
     fn state_at(&self, directory: NodeId, name: &[u8]) -> Reply<Option<State>> {
         let file = self.directory(self.slot(directory)?)?;
-        match Found::at_bytes(file.as_fd(), name) {
+        match self.found_at(file.as_fd(), name) {
             Ok(found) if self.same_mount(&found).is_ok() => Ok(Some(State::new(&found))),
             Ok(_) | Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error),
