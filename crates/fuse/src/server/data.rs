@@ -116,7 +116,8 @@ pub(super) fn seek<F: FileSystem>(
         SEEK_HOLE => true,
         _ => return Err(Errno::INVAL),
     };
-    check_range(offset, 0, Errno::INVAL)?;
+    // As a local file system says of what lies beyond any file.
+    check_range(offset, 0, Errno::NXIO)?;
     answer.reserve(size_of::<LSeekOut>())?;
     let offset = call.fs.seek(call.caller, call.node, offset, hole)?;
     answer.put(&LSeekOut { offset })

@@ -33,7 +33,6 @@ const WANTED: InitFlags = InitFlags::ASYNC_READ
     .union(InitFlags::AUTO_INVAL_DATA)
     .union(InitFlags::DO_READDIRPLUS)
     .union(InitFlags::READDIRPLUS_AUTO)
-    .union(InitFlags::ASYNC_DIO)
     .union(InitFlags::NO_OPEN_SUPPORT)
     .union(InitFlags::PARALLEL_DIROPS)
     .union(InitFlags::MAX_PAGES)

@@ -14,7 +14,7 @@ use rustix::{
 use share_policy::Standing;
 
 use super::{
-    HostFs, Identity, Open, beneath,
+    HostFs, Identity, Open,
     descriptors::{Access, now},
     identity::{PERMISSIONS, is_shown_owner},
     nodes::Slot,
@@ -64,7 +64,7 @@ impl HostFs {
         let had = open.map_or(Access::Path, |open| open.access);
         let open = |flags| self.open_known((parent.as_fd(), &place.name), identity, flags);
         let (file, access) = match open_for(wanted, had, open) {
-            Err(Errno::ACCESS) => self.open_own(slot, || open_for(wanted, had, open))?,
+            Err(Errno::ACCESS) => self.with_permissions(slot, || open_for(wanted, had, open))?,
             other => other?,
         };
         let open = Open::new(file, access, &self.shared.budget);
@@ -112,7 +112,7 @@ impl HostFs {
             rustix::fs::openat(&*self.shared.proc, &*number, flags, Mode::empty())
         };
         let (file, access) = match open_for(wanted, open.access, again) {
-            Err(Errno::ACCESS) => self.open_own(slot, || open_for(wanted, open.access, again))?,
+            Err(Errno::ACCESS) => self.with_permissions(slot, || open_for(wanted, open.access, again))?,
             other => other?,
         };
         let wider = Open::new(file, access, &self.shared.budget);
@@ -127,11 +127,7 @@ impl HostFs {
 
     /// Opens a file of our own whose permissions forbid it. The guest's kernel has checked them where they count, when
     /// its program opened the file: a program goes on writing to what it made read-only, or closed to all, since.
-    fn open_own(
-        &self,
-        slot: Slot,
-        open: impl FnOnce() -> Reply<(OwnedFd, Access)>,
-    ) -> Reply<(OwnedFd, Access)> {
+    fn with_permissions<T>(&self, slot: Slot, open: impl FnOnce() -> Reply<T>) -> Reply<T> {
         if self.untouchable || self.nodes().standing(slot).is_some_and(Standing::is_protected) {
             return Err(Errno::ACCESS);
         }
@@ -284,8 +280,14 @@ impl HostFs {
     /// A directory, opened anew: its position is its own.
     pub(super) fn directory_for_reading(&self, slot: Slot) -> Reply<Arc<Open>> {
         let place = self.directory(slot)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let file = beneath::open(place.as_fd(), b".", flags, 0)?;
+        let number = through_proc(&place);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // By its descriptor: by name, `.` would need the right to search it.
+        let open = || rustix::fs::openat(&*self.shared.proc, &*number, flags, Mode::empty());
+        let file = match open() {
+            Err(Errno::ACCESS) => self.with_permissions(slot, open)?,
+            other => other?,
+        };
         Ok(Open::new(file, Access::Read, &self.shared.budget))
     }
 

@@ -11,7 +11,10 @@ use std::{
 };
 
 use fuse::{DirectoryEntries, Entry, FileKind, Reply};
-use rustix::fs::{RawDir, SeekFrom};
+use rustix::{
+    fs::{RawDir, SeekFrom},
+    io::Errno,
+};
 
 use super::{
     HostFs, Open,
@@ -158,9 +161,14 @@ impl HostFs {
             return Ok(false);
         }
         if (entries.wants_entries() || item.kind.is_none()) && !is_dots {
-            // Gone since the directory was read: nothing to tell of.
-            let Ok(found) = self.found_at(file.as_fd(), name) else {
-                return Ok(true);
+            let found = match self.found_at(file.as_fd(), name) {
+                Ok(found) => found,
+                // Gone since the directory was read: nothing to tell of.
+                Err(Errno::NOENT) => return Ok(true),
+                // A directory may be readable and not searchable: then names are all there is.
+                Err(_) => {
+                    return Ok(entries.add(item.inode, item.next, item.kind.unwrap_or(FileKind::File), name));
+                }
             };
             if entries.wants_entries()
                 && let Ok(entry) = self.tell(&found, directory, name)

@@ -329,7 +329,14 @@ impl HostFs {
                 {
                     break Arc::clone(open);
                 }
-                let place = nodes.place(at).ok_or(Errno::STALE)?.clone();
+                let Some(place) = nodes.place(at).cloned() else {
+                    // A directory that was removed while the guest was in it: nothing is there, and nothing comes.
+                    let open = open.ok_or(Errno::STALE)?;
+                    if self.found(open.as_fd())?.links() > 0 {
+                        return Err(Errno::STALE);
+                    }
+                    break open;
+                };
                 let parent = place.parent;
                 chain.push((at, node.identity, place, open));
                 if chain.len() > MAX_DEPTH {

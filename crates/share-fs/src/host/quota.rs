@@ -6,7 +6,7 @@ use std::{
 };
 
 use fuse::{Reply, WriteFlags};
-use rustix::io::Errno;
+use rustix::{fs::StatFs, io::Errno};
 
 use super::{Found, Open};
 use crate::Limits;
@@ -125,6 +125,16 @@ impl Quota {
             });
     }
 
+    /// Blocks the guest may still fill, as it is told.
+    pub(crate) fn available(&self, status: &StatFs) -> u64 {
+        let block = block_size(status);
+        let spare = status.f_bavail.saturating_sub(reserve(status) / block);
+        match self.limits.bytes {
+            Some(limit) => spare.min(limit.saturating_sub(self.bytes.load(Ordering::Relaxed)) / block),
+            None => spare,
+        }
+    }
+
     fn grow(&self, size: u64, end: u64, crowded: bool) -> Reply<()> {
         let growth = end.saturating_sub(size);
         if growth == 0 {
@@ -150,13 +160,20 @@ impl Quota {
             return Ok(false);
         }
         let status = rustix::fs::fstatfs(file)?;
-        let block = u64::try_from(status.f_bsize).unwrap_or(0);
-        let available = status.f_bavail.saturating_mul(block);
-        let reserve = (status.f_blocks / 100 * RESERVE_PERCENT)
-            .saturating_mul(block)
-            .min(RESERVE_BYTES);
-        let spare = i64::try_from(available.saturating_sub(reserve)).unwrap_or(i64::MAX);
+        let available = status.f_bavail.saturating_mul(block_size(&status));
+        let spare = i64::try_from(available.saturating_sub(reserve(&status))).unwrap_or(i64::MAX);
         self.until_look.store(LOOK_EVERY.min(spare), Ordering::Relaxed);
         Ok(status.f_blocks > 0 && spare < len)
     }
+}
+
+fn block_size(status: &StatFs) -> u64 {
+    u64::try_from(status.f_bsize).unwrap_or(1).max(1)
+}
+
+/// Bytes that stay the host's.
+fn reserve(status: &StatFs) -> u64 {
+    (status.f_blocks / 100 * RESERVE_PERCENT)
+        .saturating_mul(block_size(status))
+        .min(RESERVE_BYTES)
 }

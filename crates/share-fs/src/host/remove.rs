@@ -6,7 +6,10 @@
 use std::{os::fd::AsFd, sync::Arc};
 
 use fuse::{FileKind, Name, NodeId, RenameFlags, Reply};
-use rustix::fs::{AtFlags, OFlags};
+use rustix::{
+    fs::{AtFlags, OFlags},
+    io::Errno,
+};
 
 use super::{
     Access, HostFs, Open, Place, beneath,
@@ -16,7 +19,7 @@ use super::{
 impl HostFs {
     pub(super) fn remove_file(&self, parent: NodeId, name: Name<'_>) -> Reply<()> {
         let (parent, directory) = self.parent(parent)?;
-        let victim = self.before_losing(parent, &directory, name);
+        let victim = self.before_losing(parent, &directory, name)?;
         let bytes = self.bytes_of_last_name(&directory, name);
         let gone = rustix::fs::unlinkat(&*directory, name.as_c_str(), AtFlags::empty());
         self.settle(victim, bytes, gone)
@@ -24,7 +27,7 @@ impl HostFs {
 
     pub(super) fn remove_folder(&self, parent: NodeId, name: Name<'_>) -> Reply<()> {
         let (parent, directory) = self.parent(parent)?;
-        let victim = self.before_losing(parent, &directory, name);
+        let victim = self.before_losing(parent, &directory, name)?;
         let gone = rustix::fs::unlinkat(&*directory, name.as_c_str(), AtFlags::REMOVEDIR);
         self.settle(victim, 0, gone)
     }
@@ -43,6 +46,7 @@ impl HostFs {
             || (replaces && self.is_one_file((&from_directory, name), (&to_directory, new_name)));
         let victim = (replaces && !same)
             .then(|| self.before_losing(to, &to_directory, new_name))
+            .transpose()?
             .flatten();
         let bytes = if replaces {
             self.bytes_of_last_name(&to_directory, new_name)
@@ -108,26 +112,35 @@ impl HostFs {
         }
     }
 
-    /// The node the guest knows at a name that is about to go, kept open.
-    fn before_losing(&self, parent: Slot, directory: &Open, name: Name<'_>) -> Option<Slot> {
-        let (slot, kind) = {
+    /// The node the guest knows at a name that is about to go, kept open. ENFILE when too many are: the guest may have
+    /// it open, and what it has open must not be lost.
+    fn before_losing(&self, parent: Slot, directory: &Open, name: Name<'_>) -> Reply<Option<Slot>> {
+        let (slot, kind, open) = {
             let nodes = self.nodes();
-            let slot = nodes.at(parent, name.as_bytes())?;
-            let node = nodes.get(slot)?;
-            if let Some(open) = nodes.open(slot, Access::Path) {
-                drop(nodes);
-                self.nodes().pin(slot, &open);
-                return Some(slot);
-            }
-            (slot, node.identity.kind)
+            let Some(slot) = nodes.at(parent, name.as_bytes()) else {
+                return Ok(None);
+            };
+            let Some(node) = nodes.get(slot) else {
+                return Ok(None);
+            };
+            (slot, node.identity.kind, nodes.open(slot, Access::Path))
         };
-        if kind == FileKind::File
-            && let Ok(file) = beneath::open(directory.as_fd(), name.as_bytes(), OFlags::PATH, 0)
-        {
-            let open = Open::new(file, Access::Path, &self.shared.budget);
-            self.nodes().pin(slot, &open);
+        if !matches!(kind, FileKind::File | FileKind::Directory) {
+            return Ok(Some(slot));
         }
-        Some(slot)
+        let open = match open {
+            Some(open) => open,
+            None => match beneath::open(directory.as_fd(), name.as_bytes(), OFlags::PATH, 0) {
+                Ok(file) => Open::new(file, Access::Path, &self.shared.budget),
+                // Then it does not go either, or not by us.
+                Err(_) => return Ok(Some(slot)),
+            },
+        };
+        if self.nodes().pin(slot, &open) {
+            Ok(Some(slot))
+        } else {
+            Err(Errno::NFILE)
+        }
     }
 
     /// A name went, with so many bytes if it was the last. The guest may have the file open: it takes room until the

@@ -157,7 +157,7 @@ impl FileSystem for HostFs {
             block_size: u32::try_from(status.f_bsize).unwrap_or(4096),
             blocks: status.f_blocks,
             free_blocks: status.f_bfree,
-            available_blocks: status.f_bavail,
+            available_blocks: self.quota.available(&status),
             files: status.f_files,
             free_files: status.f_ffree,
             name_length: u32::try_from(status.f_namelen).unwrap_or(255),

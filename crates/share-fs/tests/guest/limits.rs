@@ -398,12 +398,24 @@ fn many_files_deleted_while_open_leave_descriptors_for_others() {
     };
     let world = World::with(base.path(), &setup);
     let before = descriptors();
+    let mut deleted = Vec::new();
+    let mut kept = 0;
     for number in 0..500_u32 {
         let name = number.to_string();
         let f = world.create(world.root, name.as_bytes(), 0, 0o644).unwrap();
         world.write(f, 0, b"x").unwrap();
-        world.done(&Message::unlink(world.root, name.as_bytes())).unwrap();
+        match world.done(&Message::unlink(world.root, name.as_bytes())) {
+            Ok(()) => deleted.push(f),
+            Err(error) => {
+                assert_eq!(error, Errno::NFILE);
+                kept += 1;
+            }
+        }
     }
+    // What could not be kept open is not deleted, and what was deleted is still there for who has it open.
+    assert_eq!(fs::read_dir(&world.share).unwrap().count(), kept);
+    assert!(deleted.len() >= 32, "{} deleted", deleted.len());
+    assert!(deleted.iter().all(|f| world.read(*f, 0, 10) == Ok(b"x".to_vec())));
     assert!(
         descriptors() <= before + 64 + 8,
         "{} are open",

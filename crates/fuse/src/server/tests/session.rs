@@ -29,9 +29,12 @@ fn a_kernel_that_offers_everything_gets_what_we_want_and_no_more() {
     assert_eq!(started.major, 7);
     assert_eq!(started.max_readahead, 128 << 10);
     assert_eq!((started.max_write, started.max_pages), (1 << 20, 256));
-    assert_eq!(started.flags, InitFlags::all().bits());
-    // WRITEBACK_CACHE, POSIX_ACL, CACHE_SYMLINKS, ATOMIC_O_TRUNC, SETXATTR_EXT, SECURITY_CTX, HAS_INODE_DAX.
-    for unwanted in [16, 20, 23, 3, 29, 32, 33] {
+    assert_eq!(
+        started.flags,
+        InitFlags::all().difference(InitFlags::ASYNC_DIO).bits()
+    );
+    // WRITEBACK_CACHE, POSIX_ACL, CACHE_SYMLINKS, ATOMIC_O_TRUNC, ASYNC_DIO, SETXATTR_EXT, SECURITY_CTX, HAS_INODE_DAX.
+    for unwanted in [16, 20, 23, 3, 15, 29, 32, 33] {
         assert_eq!(started.flags & (1 << unwanted), 0, "bit {unwanted}");
     }
 }
