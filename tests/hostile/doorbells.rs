@@ -9,6 +9,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::{
     Kit,
+    dice::Dice,
     driver::{Device, NOTIFY},
     pci::Kind,
 };
@@ -17,7 +18,11 @@ const STORM: Duration = Duration::from_millis(600);
 const AREA: u64 = 0x1000;
 
 pub(crate) fn attack(kit: &mut Kit) -> anyhow::Result<usize> {
-    let devices = [Device::take(Kind::Rng, 0)?, Device::take(Kind::Balloon, 0)?];
+    let devices = [
+        Device::take(Kind::Rng, 0)?,
+        Device::take(Kind::Balloon, 0)?,
+        Device::take(Kind::Fs, 0)?,
+    ];
     let mut rung = 0;
     for running in [true, false] {
         for device in &devices {
@@ -26,7 +31,7 @@ pub(crate) fn attack(kit: &mut Kit) -> anyhow::Result<usize> {
                 device.set_up(&kit.arena, 0);
             }
         }
-        rung += storm(&devices, kit);
+        rung += storm(&devices, &mut kit.dice);
         for device in &devices {
             device.must_work(&kit.arena)?;
         }
@@ -34,12 +39,12 @@ pub(crate) fn attack(kit: &mut Kit) -> anyhow::Result<usize> {
     Ok(rung)
 }
 
-pub(crate) fn storm(devices: &[Device], kit: &mut Kit) -> usize {
+pub(crate) fn storm(devices: &[Device], dice: &mut Dice) -> usize {
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
         let storms: Vec<_> = (0..cpus)
             .map(|cpu| {
-                let mut dice = kit.dice.split();
+                let mut dice = dice.split();
                 scope.spawn(move || {
                     let mut here = CpuSet::new();
                     here.set(cpu);

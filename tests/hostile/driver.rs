@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use crate::{
     arena::{Arena, BUFFERS, RING_BYTES, RINGS},
     dice::Dice,
+    mount,
     pci::{Function, Kind},
 };
 
@@ -169,6 +170,11 @@ impl Device {
             // Asking for the serial number.
             Kind::Block => (0, vec![(16, 0), (20, WRITE), (1, WRITE)]),
             Kind::Vsock => return Ok(()),
+            Kind::Fs => {
+                mount::must_work(self, arena)?;
+                self.reset();
+                return Ok(());
+            }
         };
         arena.fill(BUFFERS, 4096, 0);
         arena.write(BUFFERS, 8u32);

@@ -11,17 +11,24 @@
 //! ```
 
 mod arena;
+mod babble;
 mod dice;
 mod disk;
 mod doorbells;
 mod driver;
+mod escapes;
+mod folders;
+mod forgeries;
+mod hoards;
 mod messages;
+mod mount;
 mod packets;
 mod pci;
 mod ports;
 mod registers;
 mod rings;
 mod ruin;
+mod swaps;
 mod words;
 
 use std::{
@@ -52,6 +59,15 @@ const PHASES: &[(&str, Phase)] = &[
     ("doorbells", doorbells::attack),
     ("messages", messages::attack),
     ("ports", ports::attack),
+    ("folders", folders::attack),
+    ("names", escapes::names),
+    ("links", escapes::links),
+    ("swaps", swaps::swaps),
+    ("rewrites", swaps::rewrites),
+    ("kinds", forgeries::kinds),
+    ("nodes", forgeries::nodes),
+    ("hoards", hoards::attack),
+    ("babble", babble::attack),
     // While these have the device no word gets out but on the console.
     ("floods", packets::floods),
     ("lengths", packets::lengths),

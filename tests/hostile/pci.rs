@@ -28,6 +28,7 @@ pub(crate) enum Kind {
     Rng = 4,
     Balloon = 5,
     Vsock = 19,
+    Fs = 26,
 }
 
 #[derive(Debug)]

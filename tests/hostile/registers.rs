@@ -20,7 +20,7 @@ const ODD_ACCESSES: usize = 800;
 
 pub(crate) fn attack(kit: &mut Kit) -> anyhow::Result<usize> {
     let mut attacks = 0;
-    for kind in [Kind::Rng, Kind::Balloon] {
+    for kind in [Kind::Rng, Kind::Balloon, Kind::Fs] {
         let device = Device::take(kind, 0)?;
         device.must_work(&kit.arena)?;
         attacks += status_nonsense(&device, &mut kit.dice);

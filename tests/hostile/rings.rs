@@ -101,7 +101,7 @@ pub(crate) const BLOWS: &[Blow] = &[
 
 pub(crate) fn attack(kit: &mut Kit) -> anyhow::Result<usize> {
     let mut attacks = 0;
-    for kind in [Kind::Rng, Kind::Balloon] {
+    for kind in [Kind::Rng, Kind::Balloon, Kind::Fs] {
         let device = Device::take(kind, 0)?;
         for queue in 0..usize::from(device.queues()) {
             attacks += all_blows(&device, queue, kit);
@@ -245,7 +245,13 @@ fn pages_not_ours(balloon: &Device, kit: &mut Kit) -> usize {
 /// A second CPU changes descriptors, indices and tables as fast as it can while the device reads them.
 pub(crate) fn race(kit: &mut Kit) -> anyhow::Result<usize> {
     let mut rounds = 0;
-    for (kind, queue) in [(Kind::Rng, 0), (Kind::Balloon, 1), (Kind::Balloon, 2)] {
+    for (kind, queue) in [
+        (Kind::Rng, 0),
+        (Kind::Balloon, 1),
+        (Kind::Balloon, 2),
+        (Kind::Fs, 0),
+        (Kind::Fs, 1),
+    ] {
         let device = Device::take(kind, 0)?;
         rounds += race_on(&device, queue, kit);
         device.must_work(&kit.arena)?;

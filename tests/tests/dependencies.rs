@@ -21,7 +21,7 @@ const TABLE: &[(&str, &[&str])] = &[
         &["agent-protocol", "images", "share-policy", "vmm-api"],
     ),
     ("benches", &[]),
-    ("tests", &["agent-protocol", "host-bridge", "vmm-api"]),
+    ("tests", &["agent-protocol", "fuse", "host-bridge", "vmm-api"]),
 ];
 
 #[test]

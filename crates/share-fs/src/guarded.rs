@@ -240,7 +240,7 @@ impl Guarded {
         else {
             return Err(Errno::NOENT);
         };
-        if attributes.kind != FileKind::File || !truncate || attributes.size == 0 {
+        if !truncate || attributes.kind != FileKind::File || attributes.size == 0 {
             return Ok(entry);
         }
         let empty = Changes {

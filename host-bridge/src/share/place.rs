@@ -164,6 +164,13 @@ impl Guard {
         if is_at_or_above(place, Path::new("/")) {
             return refuse("the whole file system is not shared");
         }
+        if is_of_the_kernel(place) {
+            return Err(Error::Folder {
+                what: "folder is the kernel's own and shows this machine, not files of yours",
+                path: place.path.clone(),
+                hint: "share another folder, or say --i-know".to_owned(),
+            });
+        }
         let homes = self.homes();
         // Ours lie in a home usually, and that it is one says more.
         if homes.iter().any(|home| FileId::of(home) == Some(place.id)) {
@@ -196,6 +203,30 @@ impl Guard {
         let is_inside = |path: &PathBuf| FileId::of(path).is_some_and(|id| above.contains(&id));
         self.ours.iter().any(is_inside) && !is_inside(&self.outputs)
     }
+}
+
+/// Processes with their variables, devices, switches: also where they are mounted in some odd place.
+fn is_of_the_kernel(place: &Place) -> bool {
+    /// From linux/magic.h: proc, sysfs, cgroup, cgroup2, devpts, debugfs, tracefs, securityfs, selinuxfs, efivarfs, bpf.
+    const MAGIC: [u32; 11] = [
+        0x9fa0,
+        0x6265_6572,
+        0x0027_e0eb,
+        0x6367_7270,
+        0x1cd1,
+        0x6462_6720,
+        0x7472_6163,
+        0x7363_6673,
+        0xf97c_ff8c,
+        0xde5e_81e4,
+        0xcafe_4a11,
+    ];
+    let magic = |found: rustix::fs::StatFs| u32::try_from(found.f_type & 0xffff_ffff).ok();
+    place.path == Path::new("/dev")
+        || rustix::fs::statfs(&place.path)
+            .ok()
+            .and_then(magic)
+            .is_some_and(|magic| MAGIC.contains(&magic))
 }
 
 /// Whether `place` is `what` or a folder above it, by their paths or by being the same folder. Of one that is not
@@ -264,6 +295,10 @@ mod tests {
             ("state/cofferdam/sessions", "coffer's own"),
             ("state/cofferdam/sessions/x", "coffer's own"),
             ("state/cofferdam/outputs", "coffer's own"),
+            ("/proc", "the kernel's own"),
+            ("/proc/self/task", "the kernel's own"),
+            ("/sys", "the kernel's own"),
+            ("/dev", "the kernel's own"),
         ] {
             let error = host.check(path).expect_err(path);
             assert!(error.line().contains(word), "{path}: {}", error.line());

@@ -381,6 +381,26 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_path_can_be_typed_and_no_words_are_a_panic(
+            path in proptest::collection::vec(proptest::prelude::any::<u8>(), 1..40),
+            words in r"[a-c:,=\\{}!ro]{0,30}",
+        ) {
+            let mut escaped = Vec::new();
+            for byte in &path {
+                if [b':', b'\\'].contains(byte) {
+                    escaped.push(b'\\');
+                }
+                escaped.push(*byte);
+            }
+            let typed = Typed::parse(OsStr::from_bytes(&escaped)).unwrap();
+            proptest::prop_assert_eq!(typed.path.as_bytes(), path.as_slice());
+            proptest::prop_assert!(typed.options.is_empty() && typed.name.is_none());
+            let _ = Typed::parse(OsStr::new(&words));
+        }
+    }
+
     #[test]
     fn what_is_nearly_an_option_is_refused_and_never_a_name() {
         for text in [

@@ -230,6 +230,7 @@ fn a_folder_in_use_stays_until_it_is_waited_for_or_cut() {
     rig.coffer(&["share", "rm", "box", "src", "--wait=100ms"])
         .failed(125, &["is in use"]);
     assert!(listed(&rig).contains(&"src".to_owned()));
+    assert!(child.try_wait().unwrap().is_none());
     assert_eq!(rig.coffer(&["share", "rm", "box", "src", "--cut"]).ok(), "");
     assert!(!listed(&rig).contains(&"src".to_owned()));
     child.kill().unwrap();
@@ -248,6 +249,19 @@ fn a_folder_in_use_stays_until_it_is_waited_for_or_cut() {
     child.wait().unwrap();
     assert_eq!(waiting.wait().unwrap().code(), Some(0));
     assert_eq!(listed(&rig), ["outputs", "uploads"]);
+}
+
+#[test]
+fn cut_after_a_wait_gives_those_who_use_it_their_time() {
+    let rig = rig_with_session(&["--share", "work/src"]);
+    let mut child = standing(&rig, &[]);
+    let start = Instant::now();
+    rig.coffer(&["share", "rm", "box", "src", "--wait=300ms", "--cut"])
+        .ok();
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    assert_eq!(listed(&rig), ["outputs", "uploads"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -119,7 +119,7 @@ pub(crate) struct Nodes {
     /// Counts the times that names came to mean something else to the policy.
     epoch: u64,
     /// Files that are gone and owe the quota something.
-    gone: Vec<(Arc<Open>, Owed)>,
+    gone: Vec<(Option<Arc<Open>>, Owed)>,
 }
 
 #[derive(Debug)]
@@ -259,7 +259,7 @@ impl Nodes {
     }
 
     /// Files that went since this was last asked, and what the quota gets back for them.
-    pub(crate) fn take_gone(&mut self) -> Vec<(Arc<Open>, Owed)> {
+    pub(crate) fn take_gone(&mut self) -> Vec<(Option<Arc<Open>>, Owed)> {
         std::mem::take(&mut self.gone)
     }
 
@@ -495,8 +495,8 @@ impl Nodes {
             if node.pinned {
                 self.budget.unpin();
             }
-            if let (Some(open), Owed::Bytes | Owed::FileAndBytes) = (node.open, node.owed) {
-                self.gone.push((open, node.owed));
+            if node.owed != Owed::Nothing {
+                self.gone.push((node.open, node.owed));
             }
             let Some(place) = node.place else { return };
             let hash = self.hash_place(place.parent, &place.name);

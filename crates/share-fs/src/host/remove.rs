@@ -72,8 +72,7 @@ impl HostFs {
             name: new_name.as_bytes().into(),
         };
         if victim.is_some() {
-            self.quota.unmade();
-            self.lose(victim, bytes);
+            self.settle(victim, bytes, Ok(()))?;
         }
         self.moved(old, new, flags.contains(RenameFlags::EXCHANGE));
         Ok(())
@@ -143,20 +142,16 @@ impl HostFs {
         }
     }
 
-    /// A name went, with so many bytes if it was the last. The guest may have the file open: it takes room until the
-    /// guest forgets it.
+    /// A name went, with so many bytes if it was the last. The guest may have the file open: it takes room until
+    /// the guest forgets it.
     fn settle(&self, victim: Option<Slot>, bytes: u64, gone: Reply<()>) -> Reply<()> {
         if gone.is_err() {
             return self.keep_name(victim, gone);
         }
         self.quota.unmade();
-        self.lose(victim, bytes);
-        Ok(())
-    }
-
-    fn lose(&self, victim: Option<Slot>, bytes: u64) {
         let Some(victim) = victim else {
-            return self.quota.give_back(bytes);
+            self.quota.give_back(bytes);
+            return Ok(());
         };
         let gone = {
             let mut nodes = self.nodes();
@@ -169,16 +164,19 @@ impl HostFs {
             nodes.take_gone()
         };
         self.settle_owed(gone);
+        Ok(())
     }
 
-    /// Files without a name that the guest has forgotten are gone for good.
-    pub(super) fn settle_owed(&self, gone: Vec<(Arc<Open>, Owed)>) {
+    /// Files that the guest has forgotten are gone for good.
+    pub(super) fn settle_owed(&self, gone: Vec<(Option<Arc<Open>>, Owed)>) {
         for (file, owed) in gone {
             if owed == Owed::FileAndBytes {
                 self.quota.unmade();
             }
-            if let Ok(found) = self.found(file.as_fd()) {
-                self.quota.give_back(found.size());
+            if let Some(file) = file
+                && let Ok(found) = self.found(file.as_fd())
+            {
+                self.quota.give_back(found.room());
             }
         }
     }
@@ -197,7 +195,7 @@ impl HostFs {
             return 0;
         }
         match self.found_at(directory.as_fd(), name.as_c_str()) {
-            Ok(found) if found.links() == 1 && found.identity.kind == FileKind::File => found.size(),
+            Ok(found) if found.links() == 1 && found.identity.kind == FileKind::File => found.room(),
             _ => 0,
         }
     }
