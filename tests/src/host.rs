@@ -44,6 +44,13 @@ impl Host {
         self.0.root.path()
     }
 
+    /// A directory to share: made, if it is not there.
+    pub fn folder(&self, path: &str) -> PathBuf {
+        let folder = self.root().join("folders").join(path);
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
     /// The directory of a session.
     pub fn directory(&self, session: &str) -> PathBuf {
         self.root().join("state/cofferdam/sessions").join(session)

@@ -3,6 +3,7 @@ use std::{
     fmt,
     io::{Read, Write},
     os::{fd::OwnedFd, unix::process::ExitStatusExt},
+    path::PathBuf,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread,
@@ -24,6 +25,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Run {
     words: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
+    directory: Option<PathBuf>,
     input: Input,
     deadline: Duration,
 }
@@ -41,6 +43,7 @@ impl Run {
         Run {
             words,
             env: Vec::new(),
+            directory: None,
             input: Input::None,
             deadline: DEADLINE,
         }
@@ -55,6 +58,12 @@ impl Run {
     pub fn env(mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env
             .push((key.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Starts it in this directory.
+    pub fn at(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.directory = Some(directory.into());
         self
     }
 
@@ -115,6 +124,9 @@ impl Run {
         command
             .args(&self.words[1..])
             .envs(self.env.iter().map(|(key, value)| (key, value)));
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
         command
     }
 }

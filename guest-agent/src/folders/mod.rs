@@ -24,6 +24,7 @@ use std::{
 use agent_protocol::{Failure, FailureKind, Folder, Reply, Request};
 use rustix::{
     event::{PollFd, PollFlags, poll},
+    fs::{AtFlags, CWD, StatxFlags, statx},
     io::Errno,
     mount::{MountFlags, UnmountFlags, mount_remount, unmount},
 };
@@ -166,6 +167,8 @@ impl Folders {
         mount_remount(&path, MountFlags::BIND | SAFE | rights, "")
             .map_err(|errno| cannot("set the rights of", name, &errno.into()))?;
         read_ahead(mount.device);
+        // What was listed a moment ago does not have the folder yet: the kernel asks anew.
+        let _ = statx(CWD, &mnt, AtFlags::STATX_FORCE_SYNC, StatxFlags::MTIME);
         Ok(())
     }
 

@@ -49,6 +49,8 @@ struct Table {
     folders: BTreeMap<u16, Arc<Folder>>,
     names: BTreeMap<Box<[u8]>, u16>,
     last: u16,
+    /// When a folder last came or went: a listing from before is not believed.
+    changed: Timestamp,
 }
 
 struct Folder {
@@ -113,6 +115,7 @@ impl Exports {
             requests: AtomicU64::new(0),
         };
         table.last = index;
+        table.changed = now();
         table.names.insert(name.as_bytes().into(), index);
         table.folders.insert(index, Arc::new(folder));
         Ok(())
@@ -122,6 +125,7 @@ impl Exports {
     pub fn remove(&self, name: &str) -> bool {
         let removed = {
             let mut table = self.table_mut();
+            table.changed = now();
             let index = table.names.remove(name.as_bytes());
             index.and_then(|index| table.folders.remove(&index))
         };
@@ -172,13 +176,16 @@ impl Exports {
                 .cloned()
         };
         let Some(folder) = folder else {
-            return Ok(Entry::Absent { valid: ROOT_VALID });
+            // One that is shared the next moment must be found.
+            return Ok(Entry::Absent {
+                valid: Duration::ZERO,
+            });
         };
         let root = folder.fs.inner().root();
         let attributes = match folder.fs.attributes(NOBODY, root) {
             Ok(attributes) => attributes,
             // The folder is gone from the host: it is still listed, and all that is in it is stale.
-            Err(_) => root_attributes(),
+            Err(_) => root_attributes(Timestamp::default()),
         };
         Ok(Entry::Found {
             node: folder.global(root),
@@ -359,8 +366,7 @@ impl fmt::Debug for Exports {
 }
 
 /// The root that lists the folders: everybody may look, nobody may change it.
-fn root_attributes() -> Attributes {
-    let never = Timestamp::default();
+fn root_attributes(changed: Timestamp) -> Attributes {
     Attributes {
         inode: NodeId::ROOT.0,
         kind: FileKind::Directory,
@@ -372,12 +378,20 @@ fn root_attributes() -> Attributes {
         uid: 0,
         gid: 0,
         device: 0,
-        accessed: never,
-        modified: never,
-        changed: never,
+        accessed: changed,
+        modified: changed,
+        changed,
         born: None,
         submount: false,
         valid: ROOT_VALID,
+    }
+}
+
+fn now() -> Timestamp {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    Timestamp {
+        seconds: time.tv_sec,
+        nanoseconds: u32::try_from(time.tv_nsec).unwrap_or(0),
     }
 }
 
@@ -390,6 +404,6 @@ fn events_attributes() -> Attributes {
         size: 1 << 20,
         links: 1,
         valid: Duration::ZERO,
-        ..root_attributes()
+        ..root_attributes(Timestamp::default())
     }
 }

@@ -71,7 +71,7 @@ impl FileSystem for Exports {
 
     fn attributes(&self, caller: Caller, node: NodeId) -> Reply<Attributes> {
         if is_root(node) {
-            return Ok(root_attributes());
+            return Ok(root_attributes(self.table().changed));
         }
         if node == EVENTS {
             return Ok(events_attributes());

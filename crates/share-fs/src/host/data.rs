@@ -58,7 +58,7 @@ impl HostFs {
             && let Some(open) = &open
             && open.access.serves(wanted)
         {
-            self.check_place(slot, (parent.as_fd(), &place.name), identity)?;
+            self.check_place(slot, (parent.as_fd(), &place.name), identity, open)?;
             return Ok(Arc::clone(open));
         }
         let had = open.map_or(Access::Path, |open| open.access);
@@ -80,11 +80,23 @@ impl HostFs {
     }
 
     /// What the guest has open is still where it saw it, and not somewhere that is none of its business by now.
-    fn check_place(&self, slot: Slot, place: (BorrowedFd<'_>, &[u8]), identity: Identity) -> Reply<()> {
+    /// One that the host has deleted is nowhere, and works on for who has it open.
+    fn check_place(
+        &self,
+        slot: Slot,
+        place: (BorrowedFd<'_>, &[u8]),
+        identity: Identity,
+        open: &Arc<Open>,
+    ) -> Reply<()> {
         let there = self
             .found_at(place.0, place.1)
             .is_ok_and(|found| found.identity == identity);
+        let deleted = !there && self.found(open.as_fd())?.links() == 0;
         let mut nodes = self.nodes();
+        if deleted && nodes.pin(slot, open) {
+            nodes.displace(slot);
+            return Ok(());
+        }
         let node = nodes.get_mut(slot).ok_or(Errno::STALE)?;
         if there {
             node.checked = now();
