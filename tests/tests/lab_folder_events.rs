@@ -81,6 +81,8 @@ fn reader(session: &Session) -> Running {
     for name in ["edited", "longer", "shorter", "replaced", "deleted", "same"] {
         fs::write(on_host(session, "shared").join(name), "first").unwrap();
     }
+    // What the case before left is believed for a while.
+    thread::sleep(BELIEVED);
     let mut reader = session
         .exec(&["-i"], ["python3", "-c", READER])
         .open_input()
