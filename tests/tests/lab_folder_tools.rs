@@ -314,11 +314,9 @@ os.ftruncate(file.fileno(), 3); os.fchmod(file.fileno(), 0o600); print(os.pread(
 fn a_directory_that_was_removed_is_an_empty_one(session: &Session) {
     let program = "
 os.mkdir('d'); fd = os.open('d', os.O_RDONLY); os.rmdir('d')
-print(os.fstat(fd).st_nlink, os.listdir('.'))
-try: os.listdir(fd)
-except OSError as error: print(errno.errorcode[error.errno])
+print(os.fstat(fd).st_nlink, os.listdir('.'), os.listdir(fd))
 ";
-    python(session, program).says("0 []\nENOENT");
+    python(session, program).says("0 [] []");
 }
 
 fn attributes_of_users_are_kept(session: &Session) {
