@@ -22,11 +22,11 @@ mod message;
 pub use frame::{Channel, FrameError, Header, Limit, decode, encode, encode_frame};
 pub use message::{
     Entry, EntryKind, Exec, Exit, Failure, FailureKind, Folder, GuestInfo, GuestMessage, Hello, HostMessage,
-    Metadata, Reply, Request, Role, Setup, Status, StreamId, TerminalSize, Usage,
+    MAX_OWNER_ARGUMENTS, Metadata, Network, PortOwner, PortProtocol, Reply, Request, Role, Setup, Status, StreamId, TerminalSize, Usage,
 };
 
 /// The version both ends must speak; an end that hears another one closes the connection.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// The vsock port on the host that the agent dials, for control and streams alike.
 pub const PORT: u32 = 1024;

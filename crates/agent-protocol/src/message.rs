@@ -1,5 +1,7 @@
 //! The messages themselves. Names, arguments and paths of the guest are bytes: Linux asks no more of them.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use serde::{Deserialize, Serialize};
 
 /// The first frame on every connection, from the guest.
@@ -64,6 +66,12 @@ pub enum HostMessage {
     Ping {
         nonce: u64,
     },
+    /// Which process has this local port? Answered by [`GuestMessage::Owner`] with the same number.
+    Owner {
+        nonce: u64,
+        protocol: PortProtocol,
+        port: u16,
+    },
     /// Stop everything and power off; processes get `grace_ms` between SIGTERM and SIGKILL.
     Shutdown {
         grace_ms: u32,
@@ -82,9 +90,33 @@ pub enum GuestMessage {
     Pong {
         nonce: u64,
     },
+    /// `None`: nobody has that port any more.
+    Owner {
+        nonce: u64,
+        owner: Option<PortOwner>,
+    },
     /// The guest is going down in order: what follows is a clean end.
     ShuttingDown,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PortProtocol {
+    Tcp,
+    Udp,
+}
+
+/// Who has a port, as far as the guest can be believed. For display only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortOwner {
+    pub pid: u32,
+    /// Its arguments, as many as fit [`MAX_OWNER_ARGUMENTS`] bytes.
+    pub argv: Vec<Vec<u8>>,
+    /// The operation it belongs to.
+    pub operation: Option<StreamId>,
+}
+
+/// A command line is for recognizing, not for keeping.
+pub const MAX_OWNER_ARGUMENTS: usize = 256;
 
 /// What makes a booted guest into this session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +128,22 @@ pub struct Setup {
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
     /// The folders in `/sessions/NAME/mnt` from the start.
     pub folders: Vec<Folder>,
+    /// The network card's addresses; a machine without a card has none.
+    pub network: Option<Network>,
+    /// The certificates the host trusts, as PEM, for the guest to trust instead of its own.
+    pub certificates: Option<Vec<u8>>,
+}
+
+/// What the guest's network card is set to. The host end of the cable is the gateway and the only resolver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    pub mtu: u32,
+    pub v4: Ipv4Addr,
+    pub v4_prefix: u8,
+    pub v4_gateway: Ipv4Addr,
+    pub v6: Ipv6Addr,
+    pub v6_prefix: u8,
+    pub v6_gateway: Ipv6Addr,
 }
 
 /// A folder of the host as the guest mounts it. What may be done in it the host decides, again and at every
@@ -134,6 +182,11 @@ pub enum Request {
     MakeSymlink {
         path: Vec<u8>,
         target: Vec<u8>,
+    },
+    /// A TCP connection to this port of the guest's own loopback. Stdin data goes to it, Stdout data comes from it, the
+    /// end of each is passed on; [`Reply::Started`] (with pid 0) when it stands, then [`Reply::Done`].
+    Connect {
+        port: u16,
     },
     /// A folder the device has just been given: make it usable at `/sessions/NAME/mnt`, then [`Reply::Done`].
     /// One that is there gets the rights asked for.

@@ -30,6 +30,10 @@ pub struct MachineConfig {
     #[serde(default)]
     pub disks: Vec<Disk>,
     pub vsock: Option<Vsock>,
+    /// A network card. What it leads to comes later ([`crate::Request::NetLink`]); until then, and when that is gone,
+    /// everything is refused.
+    #[serde(default)]
+    pub net: bool,
     pub console: Console,
     /// Where the control socket is made. Nothing may be there.
     pub control: PathBuf,

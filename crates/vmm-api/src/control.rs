@@ -26,6 +26,9 @@ pub enum Request {
         name: ShareName,
     },
     Shares,
+    /// A connection to a `coffer-egress`, which takes the place of the one before. It comes with the first byte of this
+    /// line (SCM_RIGHTS).
+    NetLink,
     /// Ends the machine now. Asking the guest first is the agent's and so the bridge's business.
     Stop,
 }

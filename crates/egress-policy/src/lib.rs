@@ -1,0 +1,23 @@
+//! What a guest may reach on the network.
+//!
+//! [`EgressPolicy`] decides and does nothing else: no sockets, no clock, no files. The rest of the crate is what is
+//! said between those who ask and the one who answers: [`link`] between a machine and its `coffer-egress`,
+//! [`control`] between `coffer-egress` and the host bridge.
+#![forbid(unsafe_code)]
+
+pub mod addresses;
+pub mod control;
+pub mod link;
+mod name;
+mod policy;
+mod range;
+mod rule;
+mod special;
+mod target;
+
+pub use name::{HostName, HostNameError};
+pub use policy::{EgressPolicy, Reason, Unknown, Verdict};
+pub use range::{AddressRange, RangeError};
+pub use rule::{Effect, Pattern, Ports, Rule, RuleError};
+pub use special::{Special, special};
+pub use target::Target;

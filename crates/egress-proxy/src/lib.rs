@@ -1,0 +1,1 @@
+//! Carries what a guest may reach to where it may reach it.

@@ -1,0 +1,1 @@
+//! The I/O around the stack.
