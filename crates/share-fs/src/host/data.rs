@@ -63,14 +63,7 @@ impl HostFs {
         }
         let had = open.map_or(Access::Path, |open| open.access);
         let open = |flags| self.open_known((parent.as_fd(), &place.name), identity, flags);
-        let (file, access) = match open_for(wanted, had, open) {
-            Err(Errno::ACCESS) => self.with_permissions(slot, || open_for(wanted, had, open))?,
-            other => other?,
-        };
-        let open = Open::new(file, access, &self.shared.budget);
-        if access.writes() {
-            self.before_first_write(&open)?;
-        }
+        let open = self.open_data(slot, wanted, had, open)?;
         let mut nodes = self.nodes();
         nodes.keep(slot, &open);
         if let Some(node) = nodes.get_mut(slot) {
@@ -123,23 +116,36 @@ impl HostFs {
             let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
             rustix::fs::openat(&*self.shared.proc, &*number, flags, Mode::empty())
         };
-        let (file, access) = match open_for(wanted, open.access, again) {
-            Err(Errno::ACCESS) => self.with_permissions(slot, || open_for(wanted, open.access, again))?,
-            other => other?,
-        };
-        let wider = Open::new(file, access, &self.shared.budget);
-        if access.writes() {
-            self.before_first_write(&wider)?;
-        }
+        let wider = self.open_data(slot, wanted, open.access, again)?;
         if !self.nodes().pin(slot, &wider) {
             self.nodes().keep(slot, &wider);
         }
         Ok(wider)
     }
 
-    /// Opens a file of our own whose permissions forbid it. The guest's kernel has checked them where they count, when
+    /// Opens for what is wanted, or for more where that will be wanted next.
+    fn open_data(
+        &self,
+        slot: Slot,
+        wanted: Access,
+        had: Access,
+        open: impl Fn(OFlags) -> Reply<OwnedFd> + Copy,
+    ) -> Reply<Arc<Open>> {
+        let (file, access) = self.with_permissions(slot, || open_for(wanted, had, open))?;
+        let open = Open::new(file, access, &self.shared.budget);
+        if access.writes() {
+            self.before_first_write(&open)?;
+        }
+        Ok(open)
+    }
+
+    /// Opens a file, also one of our own whose permissions forbid it. The guest's kernel has checked them where they count, when
     /// its program opened the file: a program goes on writing to what it made read-only, or closed to all, since.
-    fn with_permissions<T>(&self, slot: Slot, open: impl FnOnce() -> Reply<T>) -> Reply<T> {
+    fn with_permissions<T>(&self, slot: Slot, open: impl Fn() -> Reply<T>) -> Reply<T> {
+        match open() {
+            Err(Errno::ACCESS) => {}
+            other => return other,
+        }
         if self.untouchable || self.nodes().standing(slot).is_some_and(Standing::is_protected) {
             return Err(Errno::ACCESS);
         }
@@ -296,10 +302,7 @@ impl HostFs {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         // By its descriptor: by name, `.` would need the right to search it.
         let open = || rustix::fs::openat(&*self.shared.proc, &*number, flags, Mode::empty());
-        let file = match open() {
-            Err(Errno::ACCESS) => self.with_permissions(slot, open)?,
-            other => other?,
-        };
+        let file = self.with_permissions(slot, open)?;
         Ok(Open::new(file, Access::Read, &self.shared.budget))
     }
 

@@ -350,7 +350,7 @@ impl HostFs {
             base = match open {
                 Some(open) => self
                     .still_at((base.as_fd(), &place.name), identity)
-                    .map(|()| open)?,
+                    .map(|_| open)?,
                 None => {
                     let flags = OFlags::PATH | OFlags::DIRECTORY;
                     let file = self.open_known((base.as_fd(), &place.name), identity, flags)?;
@@ -371,9 +371,9 @@ impl HostFs {
     }
 
     /// What is known to be at a place is there.
-    fn still_at(&self, (directory, name): (BorrowedFd<'_>, &[u8]), identity: Identity) -> Reply<()> {
+    fn still_at(&self, (directory, name): (BorrowedFd<'_>, &[u8]), identity: Identity) -> Reply<Found> {
         match self.found_at(directory, name) {
-            Ok(found) if found.identity == identity => Ok(()),
+            Ok(found) if found.identity == identity => Ok(found),
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Err(Errno::STALE),
             Err(error) => Err(error),
         }
@@ -438,11 +438,7 @@ impl HostFs {
         }
         let place = place.ok_or(Errno::STALE)?;
         let parent = self.directory(place.parent)?;
-        match self.found_at(parent.as_fd(), &*place.name) {
-            Ok(found) if found.identity == identity => Ok(found),
-            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Err(Errno::STALE),
-            Err(error) => Err(error),
-        }
+        self.still_at((parent.as_fd(), &place.name), identity)
     }
 
     /// Tells the guest of what was found at a name.

@@ -146,6 +146,25 @@ fn a_file_deleted_while_it_is_open_still_takes_room() {
 }
 
 #[test]
+fn what_a_nameless_file_gives_back_is_given_back_once() {
+    each_file_system(|base| {
+        let world = limited(base, Some(64 * KIB), None);
+        let bytes = vec![b'x'; 60 * KIB as usize];
+        let write = |name: &[u8]| {
+            let node = world.create(world.root, name, 0, 0o644).unwrap();
+            let _ = world.write(node, 0, &bytes);
+            node
+        };
+        let a = write(b"a");
+        world.done(&Message::unlink(world.root, b"a")).unwrap();
+        write(b"b");
+        let _ = world.truncate(a, 0);
+        write(b"c");
+        assert!(size_of(&world.share) <= 64 * KIB, "{}", size_of(&world.share));
+    });
+}
+
+#[test]
 fn a_guest_adds_so_many_files_and_no_more() {
     each_file_system(|base| {
         let world = limited(base, None, Some(5));
