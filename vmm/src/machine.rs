@@ -1,15 +1,17 @@
 //! The machine: its parts made in order, held together, and taken apart in order.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
 use kvm_bindings::{KVM_PIT_SPEAKER_DUMMY, kvm_pit_config};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, NoDatamatch, VcpuFd, VmFd};
 use share_fs::Exports;
+use user_net::{Carrier, Links};
 use virtio::{
     Device,
     balloon::{Balloon, BalloonHandle},
     block::Block,
     fs::{Fs, MAX_REQUEST_QUEUES},
+    net::Net,
     rng::Rng,
     vsock::{Vsock, VsockConfig},
 };
@@ -54,6 +56,8 @@ pub(crate) struct Machine {
     vcpus: Vcpus,
     bus: Arc<Bus>,
     balloon: BalloonHandle,
+    /// Where the network card's links go; none without a card.
+    links: Option<Links>,
     console_dropped: Dropped,
     state: MachineState,
     // Last: everything above uses it.
@@ -78,7 +82,8 @@ impl Machine {
 
         let balloon = Balloon::new();
         let balloon_handle = balloon.handle();
-        let devices = devices(config, folders, Box::new(balloon))?;
+        let (network, links) = network(config)?;
+        let devices = devices(config, folders, network, Box::new(balloon))?;
         let around = Surroundings {
             memory: memory.clone(),
             msi: Arc::new(KvmMsi(vm.clone())),
@@ -94,6 +99,7 @@ impl Machine {
             vcpus,
             bus,
             balloon: balloon_handle,
+            links,
             console_dropped,
             state,
             _vm: vm,
@@ -119,6 +125,12 @@ impl Machine {
 
     pub(crate) fn set_balloon(&self, mib: u32) {
         self.balloon.set_target(mib);
+    }
+
+    /// What the network card leads to from now on; false when there is no card.
+    pub(crate) fn link(&self, link: OwnedFd) -> bool {
+        let links = self.links.as_ref();
+        links.map(|links| links.replace(link)).is_some()
     }
 
     pub(crate) fn state(&self) -> MachineState {
@@ -190,6 +202,7 @@ fn create_vcpus(
 fn devices(
     config: &MachineConfig,
     folders: &Arc<Exports>,
+    network: Option<Box<dyn Device>>,
     balloon: Box<dyn Device>,
 ) -> Result<Vec<Box<dyn Device>>, MachineError> {
     let mut devices = config
@@ -208,9 +221,20 @@ fn devices(
     }
     let queues = u16::try_from(config.vcpus.count()).unwrap_or(MAX_REQUEST_QUEUES);
     devices.push(Box::new(Fs::new(Arc::clone(folders), queues)));
+    devices.extend(network);
     devices.push(Box::new(Rng::new()));
     devices.push(balloon);
     Ok(devices)
+}
+
+type Card = Box<dyn Device>;
+
+fn network(config: &MachineConfig) -> Result<(Option<Card>, Option<Links>), MachineError> {
+    if !config.net {
+        return Ok((None, None));
+    }
+    let (carrier, links) = Carrier::new().map_err(MachineError::Network)?;
+    Ok((Some(Box::new(Net::new(Box::new(carrier)))), Some(links)))
 }
 
 fn disk((index, disk): (usize, &Disk)) -> Result<Box<dyn Device>, MachineError> {
@@ -290,6 +314,8 @@ pub(crate) enum MachineError {
     },
     #[error("cannot make the vsock device")]
     Vsock(#[source] virtio::vsock::ConfigError),
+    #[error("cannot make the network card")]
+    Network(#[source] io::Error),
     #[error("cannot open console log {}", path.display())]
     Console { path: PathBuf, source: io::Error },
     #[error("cannot make the devices")]

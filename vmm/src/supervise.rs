@@ -190,6 +190,15 @@ impl Supervisor {
                 Ok(shares) => Response::Shares { shares },
                 Err(error) => refused(&error),
             },
+            Request::NetLink => match descriptor.map(|link| self.machine.link(link)) {
+                Some(true) => Response::Done,
+                Some(false) => Response::Refused {
+                    why: "this machine has no network card".into(),
+                },
+                None => Response::Refused {
+                    why: "no descriptor came with the request".into(),
+                },
+            },
             Request::Stop => {
                 self.exit.because(ExitReason::Stopped);
                 Response::Done

@@ -19,6 +19,6 @@ mod tcp;
 
 pub use egress_policy::addresses;
 
-// pub use carrier::{Carrier, Links};
+pub use carrier::{Carrier, Links};
 pub use network::{Network, Offloads};
 pub use stack::{Event, FlowId, QueryId, Stack};
