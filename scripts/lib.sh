@@ -125,9 +125,9 @@ INIT
   rm -rf "$root"
 }
 
-# build_binaries: brings the three binaries of the product up to date and sets BINARIES to where they are.
+# build_binaries: brings the binaries of the product up to date and sets BINARIES to where they are.
 build_binaries() {
-  local cargo=(cargo build --release -p vmm -p guest-agent -p host-bridge)
+  local cargo=(cargo build --release -p vmm -p guest-agent -p host-bridge -p egress-proxy)
   # The linker, and a C compiler for the decompressors that are written in C.
   if ! command -v cc >/dev/null || [ ! -e /usr/include/stdio.h ]; then need_packages gcc libc6-dev; fi
   command -v cargo >/dev/null || die "cargo is not installed" "https://rustup.rs installs it; 1.88 or newer is needed"

@@ -4,8 +4,10 @@
 //! The bytes are a list of [`Step`]s of fixed size, so that a changed byte is a changed field and nothing else moves.
 
 pub mod fuse_server;
+pub mod guard;
 mod known;
 mod names;
+pub mod network;
 mod request;
 pub mod seeds;
 pub mod share_fs;

@@ -13,6 +13,7 @@ use crate::{
     folders::Folders,
     jobs::Jobs,
     lock::lock,
+    owners::Owners,
     reap,
 };
 
@@ -30,6 +31,7 @@ pub struct Agent {
     parts: Parts,
     jobs: Arc<Jobs>,
     folders: Arc<Folders>,
+    owners: Owners,
     session: Mutex<Option<Arc<Session>>>,
 }
 
@@ -46,12 +48,14 @@ impl fmt::Debug for Agent {
             parts,
             jobs,
             folders,
+            owners,
             session,
         } = self;
         f.debug_struct("Agent")
             .field("parts", parts)
             .field("jobs", jobs)
             .field("folders", folders)
+            .field("owners", owners)
             .field("session", session)
             .finish()
     }
@@ -73,6 +77,7 @@ impl Agent {
             parts,
             jobs: Arc::default(),
             folders: Arc::default(),
+            owners: Owners::default(),
             session: Mutex::default(),
         })
     }
@@ -104,6 +109,10 @@ impl Agent {
 
     pub(crate) fn folders(&self) -> &Arc<Folders> {
         &self.folders
+    }
+
+    pub(crate) fn owners(&self) -> &Owners {
+        &self.owners
     }
 
     pub(crate) fn session(&self) -> Option<Arc<Session>> {

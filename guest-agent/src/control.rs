@@ -12,7 +12,7 @@
 use std::{
     fs::File,
     io::{self, BufReader, Read, Write},
-    sync::Arc,
+    sync::{Arc, Mutex},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -28,7 +28,10 @@ use rustix::{
 use crate::{
     Agent, Dialer, Error,
     dial::{Backoff, dial_until_answered},
-    log, operation, setup,
+    lock::lock,
+    log, operation,
+    owners::Question,
+    setup,
 };
 
 /// A host that has answered and says nothing for so long has lost us, or is gone with the machine a
@@ -42,7 +45,12 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Link {
     reader: BufReader<File>,
+    writer: Writer,
 }
+
+/// The way back, for all who have something to say.
+#[derive(Clone, Debug)]
+pub(crate) struct Writer(Arc<Mutex<File>>);
 
 /// The first connection, made while the machine is still being set up.
 #[derive(Debug)]
@@ -93,11 +101,11 @@ fn serve_link(agent: &Arc<Agent>, link: &mut Link, backoff: &mut Backoff) -> Res
         Err(error) => {
             let what = log::with_causes(&error);
             log::warn(format_args!("cannot become the session: {what}"));
-            link.write(&GuestMessage::SetupFailed { what })?;
+            link.writer.write(&GuestMessage::SetupFailed { what })?;
             return Ok(());
         }
     }
-    link.write(&GuestMessage::Ready)?;
+    link.writer.write(&GuestMessage::Ready)?;
     *backoff = Backoff::new();
     loop {
         match link.read()? {
@@ -106,9 +114,17 @@ fn serve_link(agent: &Arc<Agent>, link: &mut Link, backoff: &mut Backoff) -> Res
             HostMessage::Signal { id, signal } => agent.jobs().signal(id, signal),
             HostMessage::Resize { id, size } => agent.jobs().resize(id, size),
             HostMessage::Clock { unix_ns } => setup::keep_clock(agent.machine(), unix_ns),
-            HostMessage::Ping { nonce } => link.write(&GuestMessage::Pong { nonce })?,
+            HostMessage::Ping { nonce } => link.writer.write(&GuestMessage::Pong { nonce })?,
+            HostMessage::Owner {
+                nonce,
+                protocol,
+                port,
+            } => {
+                let question = Question::new(nonce, protocol, port, link.writer.clone());
+                agent.owners().ask(agent.jobs(), question);
+            }
             HostMessage::Shutdown { grace_ms } => {
-                let _ = link.write(&GuestMessage::ShuttingDown);
+                let _ = link.writer.write(&GuestMessage::ShuttingDown);
                 agent
                     .machine()
                     .stop_everything(Duration::from_millis(grace_ms.into()));
@@ -123,11 +139,12 @@ impl Link {
     fn open(dialer: &dyn Dialer) -> Result<Self, Broken> {
         let socket = dial_until_answered(dialer);
         let hello = encode(&Hello::new(Role::Control(describe())), Limit::ToHost)?;
-        let mut link = Link {
-            reader: BufReader::new(File::from(socket)),
-        };
-        link.reader.get_mut().write_all(&hello)?;
-        Ok(link)
+        let mut socket = File::from(socket);
+        socket.write_all(&hello)?;
+        Ok(Link {
+            writer: Writer(Arc::new(Mutex::new(socket.try_clone()?))),
+            reader: BufReader::new(socket),
+        })
     }
 
     /// How long the host may take for its next words; `None` for a host that may be silent.
@@ -152,10 +169,12 @@ impl Link {
         }
         Ok(decode(&payload)?)
     }
+}
 
-    fn write(&mut self, message: &GuestMessage) -> Result<(), Broken> {
+impl Writer {
+    pub(crate) fn write(&self, message: &GuestMessage) -> Result<(), Broken> {
         let frame = encode(message, Limit::ToHost)?;
-        Ok(self.reader.get_mut().write_all(&frame)?)
+        Ok(lock(&self.0).write_all(&frame)?)
     }
 }
 
@@ -172,7 +191,7 @@ fn describe() -> GuestInfo {
 
 /// Why a control connection is given up.
 #[derive(Debug, thiserror::Error)]
-enum Broken {
+pub(crate) enum Broken {
     #[error("the host has closed it")]
     Closed,
     #[error("lost")]

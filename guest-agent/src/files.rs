@@ -67,9 +67,10 @@ fn perform(home: &Path, id: StreamId, request: &Request, stream: &mut Stream) ->
         }
         Request::MakeDirectory { path, mode } => Ok(make_directory(&resolve(home, path)?, *mode)?),
         Request::MakeSymlink { path, target } => Ok(make_symlink(&resolve(home, path)?, target, id)?),
-        Request::Exec(_) | Request::AttachFolder(_) | Request::DetachFolder { .. } => {
-            Err(failure(FailureKind::Invalid, "no file operation").into())
-        }
+        Request::Exec(_)
+        | Request::Connect { .. }
+        | Request::AttachFolder(_)
+        | Request::DetachFolder { .. } => Err(failure(FailureKind::Invalid, "no file operation").into()),
     }
 }
 

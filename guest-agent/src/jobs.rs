@@ -8,14 +8,21 @@
 
 use std::{
     collections::HashMap,
+    iter,
     os::fd::{AsFd, OwnedFd},
+    path::Path,
     sync::{Arc, Condvar, Mutex, PoisonError},
     time::Instant,
 };
 
 use agent_protocol::{StreamId, TerminalSize};
 
-use crate::{exec::terminal, lock::lock, reap};
+use crate::{
+    exec::{self, terminal},
+    lock::lock,
+    reap,
+    users::read_small_file,
+};
 
 /// Operations at once. Each has a thread and a handful of descriptors and buffers, some 300 KiB when
 /// all are in use; a session that wants more is a fork bomb.
@@ -23,6 +30,9 @@ pub(crate) const MAX_JOBS: usize = 1024;
 
 /// Signals kept for a command that is being started: a person at Ctrl-C, not a queue.
 const MAX_EARLY_SIGNALS: usize = 16;
+
+/// Shells in makes in shells: deeper than that nobody is looked for.
+const MAX_ANCESTORS: usize = 64;
 
 #[derive(Debug, Default)]
 pub(crate) struct Jobs {
@@ -38,6 +48,7 @@ enum Job {
     },
     Running {
         pid: i32,
+        group: Option<String>,
         terminal: Option<OwnedFd>,
     },
 }
@@ -73,7 +84,7 @@ impl Jobs {
     pub(crate) fn signal(&self, id: StreamId, signal: i32) {
         match lock(&self.table).get_mut(&id) {
             Some(Job::Starting { signals, .. }) if signals.len() < MAX_EARLY_SIGNALS => signals.push(signal),
-            Some(Job::Running { pid, terminal }) => signal_command(*pid, terminal.as_ref(), signal),
+            Some(Job::Running { pid, terminal, .. }) => signal_command(*pid, terminal.as_ref(), signal),
             _ => {}
         }
     }
@@ -87,6 +98,25 @@ impl Jobs {
             }) => terminal::resize(terminal, new),
             _ => {}
         }
+    }
+
+    /// The command a process belongs to: by its control group, or else by who started it.
+    pub(crate) fn operation_of(&self, pid: u32) -> Option<StreamId> {
+        if let Some(group) = exec::group_of(pid)
+            && let Some(id) =
+                self.find(|job| matches!(job, Job::Running { group: Some(of), .. } if *of == group))
+        {
+            return Some(id);
+        }
+        let ancestors = iter::successors(Some(pid), |pid| parent_of(*pid)).take(MAX_ANCESTORS);
+        ancestors
+            .filter_map(|pid| i32::try_from(pid).ok())
+            .find_map(|process| self.find(|job| matches!(job, Job::Running { pid, .. } if *pid == process)))
+    }
+
+    fn find(&self, matches: impl Fn(&Job) -> bool) -> Option<StreamId> {
+        let table = lock(&self.table);
+        table.iter().find(|(_, job)| matches(job)).map(|(id, _)| *id)
     }
 
     /// Waits for the operations that run to say their last word.
@@ -112,7 +142,7 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// The command runs: what came for it meanwhile reaches it now.
-    pub(crate) fn running(&self, pid: i32, terminal: Option<OwnedFd>) {
+    pub(crate) fn running(&self, pid: i32, group: Option<String>, terminal: Option<OwnedFd>) {
         let mut table = lock(&self.jobs.table);
         if let Some(Job::Starting { signals, size }) = table.get(&self.id) {
             if let (Some(terminal), Some(size)) = (&terminal, size) {
@@ -122,7 +152,8 @@ impl Slot {
                 signal_command(pid, terminal.as_ref(), *signal);
             }
         }
-        table.insert(self.id, Job::Running { pid, terminal });
+        let job = Job::Running { pid, group, terminal };
+        table.insert(self.id, job);
     }
 }
 
@@ -131,6 +162,18 @@ impl Drop for Slot {
         lock(&self.jobs.table).remove(&self.id);
         self.jobs.ended.notify_all();
     }
+}
+
+/// `PID (NAME) STATE PARENT …`, where the name may hold anything.
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = read_small_file(Path::new(&format!("/proc/{pid}/stat")))?;
+    let stat = String::from_utf8_lossy(&stat);
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace()
+        .nth(1)?
+        .parse()
+        .ok()
+        .filter(|parent| *parent > 1)
 }
 
 pub(crate) fn signal_command(pid: i32, terminal: Option<impl AsFd>, signal: i32) {

@@ -9,6 +9,7 @@
 
 mod agent;
 pub mod boot;
+mod connect;
 mod control;
 mod dial;
 mod error;
@@ -21,13 +22,17 @@ mod jobs;
 mod lock;
 mod log;
 mod machine;
+mod network;
 mod operation;
+mod owners;
+mod place;
 mod reap;
 mod setup;
 mod shutdown;
 mod stream;
 #[cfg(test)]
 mod testing;
+mod trust;
 mod users;
 
 pub use agent::{Agent, Parts};

@@ -2,6 +2,7 @@
 
 use std::{io, os::fd::OwnedFd, path::Path, time::Duration};
 
+use agent_protocol::Network;
 use rustix::{
     mount::mount,
     system::sethostname,
@@ -10,7 +11,7 @@ use rustix::{
 
 use crate::{
     folders::{SAFE, TAG},
-    shutdown,
+    network, shutdown,
 };
 
 pub trait Machine: Send + Sync {
@@ -18,6 +19,8 @@ pub trait Machine: Send + Sync {
     fn set_clock(&self, unix_ns: u64) -> io::Result<()>;
     /// Mounts the device that lists the folders of the host.
     fn mount_folders(&self, at: &Path) -> io::Result<()>;
+    /// Gives the network card its addresses and the way out.
+    fn set_network(&self, network: &Network) -> io::Result<()>;
     /// Ends every process, giving them `grace` between asking and killing, and makes the disks whole.
     fn stop_everything(&self, grace: Duration);
 }
@@ -48,6 +51,10 @@ impl Machine for Guest {
 
     fn mount_folders(&self, at: &Path) -> io::Result<()> {
         Ok(mount(TAG, at, "virtiofs", SAFE, c"")?)
+    }
+
+    fn set_network(&self, network: &Network) -> io::Result<()> {
+        network::set_up(&network::card()?, network)
     }
 
     fn stop_everything(&self, grace: Duration) {

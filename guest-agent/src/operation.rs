@@ -5,7 +5,7 @@ use std::{sync::Arc, thread};
 use agent_protocol::{Failure, FailureKind, Reply, Request, StreamId};
 
 use crate::{
-    Agent, exec,
+    Agent, connect, exec,
     failure::failure,
     files,
     jobs::{MAX_JOBS, Refused, Slot},
@@ -56,6 +56,7 @@ fn operate(agent: &Agent, id: StreamId, request: &Request, slot: &Slot) {
     };
     match request {
         Request::Exec(exec) => exec::run(agent.root(), &session, agent.cgroups(), exec, (stream, slot)),
+        Request::Connect { port } => connect::run(*port, stream),
         Request::AttachFolder(_) | Request::DetachFolder { .. } => agent.folders().run(request, stream),
         other => files::run(&session.home, id, other, stream),
     }

@@ -1,4 +1,4 @@
-//! Becoming the session the host names: host name, clock, identity, home, folders.
+//! Becoming the session the host names: host name, clock, identity, network, home, folders.
 
 use std::{
     fs, io,
@@ -7,12 +7,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use agent_protocol::Setup;
+use agent_protocol::{Network, Setup};
 
 use crate::{
     Agent, Error, Machine,
     agent::Session,
-    log,
+    log, network, trust,
     users::{AGENT_ID, read_small_file},
 };
 
@@ -38,6 +38,15 @@ pub(crate) fn become_session(agent: &Agent, setup: Setup) -> Result<Session, Err
     if let Err(error) = identify(root) {
         log::warn(format_args!("cannot write the machine's id to /etc: {error}"));
     }
+    // Once: what the session has since made of its network and its files is its own affair.
+    if agent.session().is_none() {
+        if let Some(network) = &setup.network {
+            connect(root, machine, network);
+        }
+        if let Some(certificates) = &setup.certificates {
+            trust::install(root, certificates);
+        }
+    }
     let home = root.join("sessions").join(&name);
     make_home(&home).map_err(|source| Error::Prepare {
         path: home.clone(),
@@ -48,7 +57,23 @@ pub(crate) fn become_session(agent: &Agent, setup: Setup) -> Result<Session, Err
         Err(error) if agent.session().is_some() => log::warn(log::with_causes(&error)),
         opened => opened?,
     }
-    Ok(Session { home, env: setup.env })
+    let mut env = match setup.certificates {
+        Some(_) => trust::variables(root),
+        None => Vec::new(),
+    };
+    // Later ones win.
+    env.extend(setup.env);
+    Ok(Session { home, env })
+}
+
+/// A session without its network still does what needs none.
+fn connect(root: &Path, machine: &dyn Machine, network: &Network) {
+    if let Err(error) = machine.set_network(network) {
+        return log::warn(format_args!("cannot set up the network: {error}"));
+    }
+    if let Err(error) = network::name_resolver(root, network) {
+        log::warn(format_args!("cannot write the resolver to /etc: {error}"));
+    }
 }
 
 pub(crate) fn keep_clock(machine: &dyn Machine, unix_ns: u64) {

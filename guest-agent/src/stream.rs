@@ -53,6 +53,11 @@ impl Stream {
         Ok(())
     }
 
+    /// The empty frame that says that a channel has ended.
+    pub(crate) fn queue_end(&mut self, channel: Channel) {
+        self.out.push(&Header::data(channel, 0));
+    }
+
     pub(crate) fn has_output(&self) -> bool {
         !self.out.is_empty()
     }

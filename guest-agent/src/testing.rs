@@ -1,5 +1,5 @@
 //! What the tests of several modules need.
-#![allow(unsafe_code, reason = "a mount namespace of a test's own has no safe wrapper")]
+#![allow(unsafe_code, reason = "namespaces of a test's own have no safe wrapper")]
 
 use std::{fs::File, io, os::fd::AsRawFd, path::Path};
 
@@ -14,6 +14,16 @@ pub(crate) fn private_mounts() -> bool {
         return false;
     }
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    true
+}
+
+/// Gives the thread of this test a network of its own. `false`, with the reason said, when the machine does not let us.
+pub(crate) fn private_network() -> bool {
+    // SAFETY: takes numbers only.
+    if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
+        println!("skipped: no network namespace: {}", io::Error::last_os_error());
+        return false;
+    }
     true
 }
 

@@ -13,7 +13,9 @@ use agent_protocol::{
     StreamId, encode_frame,
 };
 use guest_agent::Cgroups;
-use support::{Host, children_of_this_process, exec, is_alive, open_descriptors, wait_until};
+use support::{
+    Host, children_of_this_process, exec, is_alive, open_descriptors, setup, wait_until, writable_cgroup,
+};
 
 #[test]
 fn a_welcome_sets_clock_name_and_home_before_ready() {
@@ -30,9 +32,7 @@ fn a_session_name_that_leads_elsewhere_is_refused_and_the_machine_ends() {
     let host = Host::unwelcoming(None);
     host.tell(&HostMessage::Welcome(Setup {
         session: "../escape".into(),
-        unix_ns: 0,
-        env: Vec::new(),
-        folders: Vec::new(),
+        ..setup()
     }));
     assert!(matches!(host.hear(), GuestMessage::SetupFailed { what } if what.contains("escape")));
     host.stopped
@@ -153,9 +153,7 @@ fn a_message_before_the_welcome_or_a_second_welcome_is_no_session() {
     host.welcome();
     host.tell(&HostMessage::Welcome(Setup {
         session: "other".into(),
-        unix_ns: 0,
-        env: Vec::new(),
-        folders: Vec::new(),
+        ..setup()
     }));
     host.await_redial();
 }
@@ -253,18 +251,6 @@ fn a_control_group_is_reused_and_kills_what_left_its_process_group() {
     }
     fs::remove_dir(base).unwrap();
     fs::remove_dir(parent).unwrap();
-}
-
-/// A group of this test's own, where the machine lets us make one.
-fn writable_cgroup() -> Option<std::path::PathBuf> {
-    for mount in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
-        let parent = std::path::Path::new(mount).join(format!("coffer-test-{}", std::process::id()));
-        let is_v2 = std::path::Path::new(mount).join("cgroup.procs").exists();
-        if is_v2 && fs::create_dir(&parent).is_ok() {
-            return Some(parent);
-        }
-    }
-    None
 }
 
 fn leaves(base: &std::path::Path) -> usize {

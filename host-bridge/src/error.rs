@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
+use egress_policy::RuleError;
 use vmm_api::ShareName;
 
 use crate::{SessionName, console};
@@ -164,6 +165,49 @@ pub enum Error {
     #[error("the sandbox does not let go of a folder: {name}: {why}")]
     FolderStuck { name: ShareName, why: String },
 
+    #[error("{option} is not valid: {error}")]
+    Rule { option: &'static str, error: RuleError },
+    #[error("set of rules: {}:{line}: {what}", path.display())]
+    SetLine {
+        path: PathBuf,
+        line: usize,
+        what: String,
+        hint: Option<String>,
+    },
+    #[error("no set of rules has this name: {name}")]
+    UnknownSet {
+        name: String,
+        path: PathBuf,
+        there: String,
+    },
+    #[error("too many rules in one session: {found}, at most {max}")]
+    TooManyRules { found: usize, max: usize },
+    #[error("the session's rules are too long together: {bytes} bytes, at most {max}")]
+    PolicyTooLong { bytes: usize, max: usize },
+    #[error("{name}: {why}")]
+    SetUnlearned { name: String, why: String },
+    #[error("port cannot be published: {place}")]
+    Publish {
+        place: std::net::SocketAddr,
+        source: io::Error,
+    },
+    #[error("no rule of the session is this: {text}")]
+    UnknownRule { text: String, there: String },
+    /// Its value may be a secret.
+    #[error("{variable} cannot be used: {why}")]
+    ProxyVariable {
+        variable: &'static str,
+        why: &'static str,
+    },
+    #[error("the session's network did not start: coffer-egress: {why}")]
+    EgressFailed { why: String, log: String },
+    #[error("the machine refused its network: {why}")]
+    NetRefused { why: String },
+    #[error("nothing is known of the network of any session")]
+    NoNetwork,
+    #[error("nothing is known of the network of this session: {name}")]
+    NoNetworkOf { name: SessionName },
+
     #[error("name from the sandbox cannot be a file here: {name:?}")]
     HostileName { name: String },
     #[error("{what}: {}", path.display())]
@@ -192,6 +236,11 @@ impl Error {
             Error::SessionName { .. }
             | Error::Value { .. }
             | Error::Usage { .. }
+            | Error::Rule { .. }
+            | Error::SetLine { .. }
+            | Error::UnknownSet { .. }
+            | Error::UnknownRule { .. }
+            | Error::ProxyVariable { .. }
             | Error::Image(
                 images::Error::BadName { .. }
                 | images::Error::BadSuite { .. }
@@ -262,6 +311,40 @@ impl Error {
             Error::UnknownFolder { there, .. } => return Some(format!("there are: {there}")),
             Error::FolderBusy { .. } => "--wait waits for them, --cut takes it away now",
             Error::FolderStuck { .. } => "--cut takes it away whatever the sandbox says",
+            Error::Rule { error, .. } => {
+                return Some(match &error.meant {
+                    Some(meant) => format!("did you mean {meant}?"),
+                    None => RULE_FORM.to_owned(),
+                });
+            }
+            Error::SetLine { hint, .. } => return hint.clone(),
+            Error::UnknownSet { path, there, .. } => {
+                let path = path.display();
+                return Some(match there.is_empty() {
+                    true => format!("a set is a file with a rule a line: {path}"),
+                    false => format!("there are: {there}; a new one is a file: {path}"),
+                });
+            }
+            Error::Publish { source, .. } => match source.kind() {
+                io::ErrorKind::AddrInUse => "another program has it; --publish 0:GUEST takes one that is free",
+                io::ErrorKind::PermissionDenied => "ports below 1024 are often for root only",
+                io::ErrorKind::AddrNotAvailable => "no network interface of this host has that address",
+                _ => return None,
+            },
+            Error::SetUnlearned { name, .. } => {
+                let name = name.trim_start_matches('@');
+                return Some(format!("a set can be a file with a rule a line: sets/{name} beside coffer's configuration"));
+            }
+            Error::TooManyRules { .. } | Error::PolicyTooLong { .. } => "a rule such as *.example.com stands for many",
+            Error::UnknownRule { there, .. } if there.is_empty() => "it has no rules",
+            Error::UnknownRule { there, .. } => return Some(format!("there are: {there}")),
+            Error::ProxyVariable { variable, .. } => {
+                return Some(format!("env -u {variable} coffer … leaves it out"));
+            }
+            Error::EgressFailed { log, .. } if !log.is_empty() => {
+                return Some(format!("the last it said:{log}"));
+            }
+            Error::NoNetwork => "coffer run and coffer up make sessions",
             Error::TooLong(_) => "send large input with -i or coffer cp",
             Error::AgentVersion { .. } => {
                 "coffer image build --if-stale puts this version's agent into the image"
@@ -290,6 +373,8 @@ impl Error {
         console::one_line(&line)
     }
 }
+
+const RULE_FORM: &str = "a rule is example.com, *.example.com, 192.0.2.0/24 or @set, and may end in :PORT or :FIRST-LAST";
 
 fn io_hint(act: &str, source: &io::Error) -> Option<String> {
     match source.kind() {

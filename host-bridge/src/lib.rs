@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod keeper;
 pub mod machine;
 pub mod names;
+pub mod net;
 pub mod output;
 pub mod paths;
 pub mod process;
@@ -26,6 +27,7 @@ pub mod share;
 pub mod state;
 pub mod terminal;
 
+mod certificates;
 mod error;
 mod folders;
 mod image;

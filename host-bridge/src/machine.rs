@@ -165,6 +165,18 @@ impl Machine {
     }
 }
 
+/// Gives a machine its link to a `coffer-egress`, in the place of the one before.
+pub(crate) async fn give_net_link(control: &Path, link: BorrowedFd<'_>) -> Result<()> {
+    let mut control = Control::connect(control).await?;
+    match control.ask(&Request::NetLink, Some(link)).await? {
+        Response::Done => Ok(()),
+        Response::Refused { why } => Err(Error::NetRefused {
+            why: console::safe(why.as_bytes()),
+        }),
+        _ => Err(unexpected()),
+    }
+}
+
 fn done(name: &ShareName, answer: Response) -> Result<()> {
     match answer {
         Response::Done => Ok(()),

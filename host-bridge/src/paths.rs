@@ -65,6 +65,16 @@ impl Paths {
         self.state.join("outputs")
     }
 
+    /// What happened on the networks of sessions.
+    pub fn net(&self) -> PathBuf {
+        self.state.join("net")
+    }
+
+    /// Sets of rules that are files.
+    pub fn sets(&self) -> PathBuf {
+        self.config.join("sets")
+    }
+
     /// Every directory of ours: what is in them decides what a session may do.
     pub(crate) fn all(&self) -> Vec<PathBuf> {
         let all = [&self.data, &self.state, &self.cache, &self.runtime, &self.config];

@@ -1,14 +1,16 @@
 //! A machine this process owns, from the empty directory to the last word of its VMM.
 
+mod network;
 mod sharing;
 
 use std::{
     future::Future,
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use egress_policy::control::Spent;
 use agent_protocol::{GuestInfo, Request, StreamId, TerminalSize};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -22,6 +24,10 @@ use crate::{
     console,
     folders::Folders,
     machine::{End, Machine},
+    net::{
+        Egress, NetPlan, Surroundings,
+        publish::{Listening, Publish, Serving},
+    },
     process::ProcessId,
     scratch,
     shape::Shape,
@@ -60,6 +66,8 @@ pub struct Plan {
     pub env: Vec<(String, String)>,
     /// Those a person shares; the session's own come by themselves.
     pub folders: Vec<SharedFolder>,
+    pub net: NetPlan,
+    pub publish: Vec<Publish>,
     /// The VMM's program.
     pub vmm: PathBuf,
     pub boot_deadline: Duration,
@@ -70,7 +78,11 @@ pub struct Plan {
 pub struct Session {
     // In the order they go: the machine before the directory its files are in.
     machine: Machine,
-    link: Link,
+    /// `None` once the session has ended.
+    egress: Mutex<Option<Arc<Egress>>>,
+    /// `None` until it is ready and once it has ended.
+    published: Mutex<Option<Serving>>,
+    link: Arc<Link>,
     folders: Folders,
     record: Mutex<Record>,
     directory: SessionDir,
@@ -92,7 +104,9 @@ impl Session {
             .collect();
         let opened: Result<Vec<Opened>> = folders.iter().map(|folder| folder.open(&guard)).collect();
         let opened = opened?;
+        let listening = Listening::at(&plan.publish).await?;
         let mut record = first_record(&directory, &plan, ephemeral);
+        record.publish = listening.places();
         record.write(directory.path())?;
         if fresh {
             scratch::make(directory.paths().cache(), plan.shape.disk, &directory.scratch())?;
@@ -104,26 +118,41 @@ impl Session {
             .collect();
         let config = machine_config(&directory, &plan)?;
         let agent_socket = directory.paths().socket(directory.name(), AGENT_SOCKET)?;
-        let link = Link::listen(&agent_socket, directory.name().to_string(), env)?;
-        for log in [directory.console(), directory.machine_log()] {
+        let link = Arc::new(Link::listen(&agent_socket, directory.name().to_string(), env)?);
+        for log in [
+            directory.console(),
+            directory.machine_log(),
+            directory.egress_log(),
+        ] {
             let _ = std::fs::remove_file(log);
         }
         let (asked, shut_down) = oneshot::channel();
         link.shut_down_when(shut_down);
-        let machine = Machine::start(&plan.vmm, &config, &directory.machine_log(), asked).await?;
+        let log = directory.machine_log();
+        // Both or none: a session whose network cannot be guarded has no machine either.
+        let (machine, egress) = tokio::try_join!(
+            Machine::start(&plan.vmm, &config, &log, asked),
+            Egress::start(&plan.net, surroundings(&directory, &link, &record)?)
+        )?;
         record.machine = machine.id();
         record.write(directory.path())?;
         let session = Session {
             machine,
+            egress: Mutex::new(Some(Arc::new(egress))),
+            published: Mutex::default(),
             link,
             folders: Folders::new(directory.name().clone(), folders),
             record: Mutex::new(record),
             directory,
         };
         match session.become_ready(opened, plan.boot_deadline).await {
-            Ok(()) => Ok(session),
+            Ok(()) => {
+                session.publish(listening);
+                Ok(session)
+            }
             Err(error) => {
                 session.machine.kill().await;
+                session.end_network().await;
                 session.record_end(&error.line());
                 Err(error)
             }
@@ -133,6 +162,7 @@ impl Session {
     async fn become_ready(&self, opened: Vec<Opened>, deadline: Duration) -> Result<()> {
         let ready = async {
             self.share_from_start(&opened).await?;
+            self.connect_network().await?;
             self.link.ready().await
         };
         tokio::select! {
@@ -211,6 +241,10 @@ impl Session {
         record.ended_unix_ms = Some(unix_ms());
         record.owner = None;
         record.machine = None;
+        record.publish.iter_mut().for_each(|publish| publish.bound = None);
+        if let Some(egress) = self.egress() {
+            record.net_spent = egress.spent();
+        }
         // A full disk here leaves a record that the next start settles.
         let _ = record.write(self.directory.path());
     }
@@ -284,6 +318,21 @@ pub(crate) fn control_socket(directory: &SessionDir) -> Result<PathBuf> {
     directory.paths().socket(directory.name(), CONTROL_SOCKET)
 }
 
+fn surroundings<'a>(
+    directory: &'a SessionDir,
+    link: &Arc<Link>,
+    record: &Record,
+) -> Result<Surroundings<'a>> {
+    Ok(Surroundings {
+        session: directory.name(),
+        journal: directory.paths().net(),
+        log: directory.egress_log(),
+        control: control_socket(directory)?,
+        guest: Arc::downgrade(link),
+        spent: record.net_spent,
+    })
+}
+
 fn machine_config(directory: &SessionDir, plan: &Plan) -> Result<MachineConfig> {
     let disk = |path, mode| Disk { path, mode };
     Ok(MachineConfig {
@@ -302,6 +351,7 @@ fn machine_config(directory: &SessionDir, plan: &Plan) -> Result<MachineConfig> 
             socket: directory.paths().socket(directory.name(), VSOCK_BASE)?,
             ports: vec![agent_protocol::PORT],
         }),
+        net: true,
         console: Console {
             log: directory.console(),
             max_bytes: CONSOLE_BYTES,
@@ -310,7 +360,7 @@ fn machine_config(directory: &SessionDir, plan: &Plan) -> Result<MachineConfig> 
     })
 }
 
-/// What a session that is started again keeps of its former life is when it was made.
+/// What a session that is started again keeps of its former life is when it was made, and what it has used up.
 fn first_record(directory: &SessionDir, plan: &Plan, ephemeral: bool) -> Record {
     let now = unix_ms();
     let former = Record::read(directory.path()).ok();
@@ -324,6 +374,9 @@ fn first_record(directory: &SessionDir, plan: &Plan, ephemeral: bool) -> Record 
         shape: plan.shape,
         env: plan.env.clone(),
         folders: plan.folders.clone(),
+        net: plan.net.policy.clone(),
+        net_spent: former.as_ref().map_or_else(Spent::default, |former| former.net_spent),
+        publish: plan.publish.clone(),
         created_unix_ms: former.map_or(now, |former| former.created_unix_ms),
         started_unix_ms: None,
         ended_unix_ms: None,

@@ -15,6 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use egress_policy::{EgressPolicy, control::Spent};
 use rustix::{
     fs::{FlockOperation, Mode, OFlags},
     io::Errno,
@@ -25,6 +26,7 @@ use vmm_api::{ShareMode, ShareName};
 use crate::{
     Error, Paths, Result, SessionName,
     error::Context,
+    net::publish::Publish,
     paths::{make_owned, make_private},
     process::ProcessId,
     shape::Shape,
@@ -32,9 +34,9 @@ use crate::{
 };
 
 /// A reader refuses a record of any later version.
-pub const RECORD_VERSION: u32 = 2;
-/// Before there were folders. Such a record is read as one of a session without any.
-const VERSION_WITHOUT_FOLDERS: u64 = 1;
+pub const RECORD_VERSION: u32 = 3;
+/// Before there were folders (1) and before there was a network (2). Such a record is read as one of a session without.
+const FIRST_VERSION: u64 = 1;
 /// The table is held for milliseconds, or seconds while a dead session's machine is ended.
 const TABLE_DEADLINE: Duration = Duration::from_secs(15);
 /// flock has no deadline of its own, so a busy lock is asked again this often.
@@ -58,6 +60,15 @@ pub struct Record {
     /// In the order in which they were shared.
     #[serde(default)]
     pub folders: Vec<SharedFolder>,
+    /// What it may reach.
+    #[serde(default)]
+    pub net: EgressPolicy,
+    /// Of the policy's budgets, in all its runs until the last end.
+    #[serde(default)]
+    pub net_spent: Spent,
+    /// Ports of this host that lead into it.
+    #[serde(default)]
+    pub publish: Vec<Publish>,
     pub created_unix_ms: u64,
     pub started_unix_ms: Option<u64>,
     pub ended_unix_ms: Option<u64>,
@@ -100,7 +111,7 @@ impl Record {
         };
         let value: serde_json::Value = serde_json::from_str(&text).map_err(damaged)?;
         match value.get("version").and_then(serde_json::Value::as_u64) {
-            Some(found) if found == u64::from(RECORD_VERSION) || found == VERSION_WITHOUT_FOLDERS => {
+            Some(FIRST_VERSION..=LAST_VERSION) => {
                 let record: Record = serde_json::from_value(value).map_err(damaged)?;
                 Ok(Record {
                     version: RECORD_VERSION,
@@ -137,6 +148,7 @@ impl Record {
     }
 }
 
+const LAST_VERSION: u64 = RECORD_VERSION as u64;
 const RECORD_FILE: &str = "session.json";
 const LOCK_FILE: &str = "lock";
 
@@ -428,6 +440,10 @@ impl SessionDir {
     pub fn machine_log(&self) -> PathBuf {
         machine_log_of(&self.directory)
     }
+
+    pub fn egress_log(&self) -> PathBuf {
+        egress_log_of(&self.directory)
+    }
 }
 
 pub fn outputs_of(directory: &Path) -> PathBuf {
@@ -444,6 +460,10 @@ pub fn console_of(directory: &Path) -> PathBuf {
 
 pub fn machine_log_of(directory: &Path) -> PathBuf {
     directory.join("vmm.log")
+}
+
+pub fn egress_log_of(directory: &Path) -> PathBuf {
+    directory.join("egress.log")
 }
 
 pub fn keeper_log_of(directory: &Path) -> PathBuf {

@@ -25,8 +25,8 @@ const REQUIRED: [&str; 9] = [
 /// Loaded first, where they exist: the checksum that others ask for by a name that is no module's,
 /// and the transport of VMMs without PCI.
 const OPTIONAL: [&str; 3] = ["crc32c_generic", "crc32c_intel", "virtio_mmio"];
-/// Loaded last, where it exists: the folders of the host. A kernel without it boots, and has none.
-const FOLDERS: &str = "virtiofs";
+/// Loaded last, where they exist: the network card and the folders of the host. A kernel without them boots, and has none.
+const LAST: [&str; 2] = ["virtio_net", "virtiofs"];
 
 /// The largest modules, graphics drivers, have 10 MB.
 const MAX_MODULE_BYTES: u64 = 64 << 20;
@@ -44,13 +44,13 @@ pub(crate) fn wanted(tree: &Tree, directory: NodeId, version: &str) -> Result<Ve
     let mut resolver = Resolver::new(tree, directory, version)?;
     OPTIONAL.iter().try_for_each(|name| resolver.add(name, false))?;
     REQUIRED.iter().try_for_each(|name| resolver.add(name, true))?;
-    resolver.add(FOLDERS, false)?;
+    LAST.iter().try_for_each(|name| resolver.add(name, false))?;
     Ok(resolver.chosen)
 }
 
 /// The names that take part in what an image is made of.
 pub(crate) fn recipe() -> String {
-    [&REQUIRED[..], &OPTIONAL[..], &[FOLDERS]].concat().join(" ")
+    [&REQUIRED[..], &OPTIONAL[..], &LAST[..]].concat().join(" ")
 }
 
 struct Resolver<'a> {

@@ -10,7 +10,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("vmm-api", &[]),
     ("vsock-mux", &[]),
     ("egress-policy", &[]),
-    ("egress-proxy", &["egress-policy"]),
+    // Its tests put a guest's cable before it.
+    ("egress-proxy", &["egress-policy", "user-net"]),
     ("fuse", &[]),
     ("share-policy", &[]),
     ("share-fs", &["fuse", "share-policy"]),

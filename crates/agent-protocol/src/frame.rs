@@ -197,6 +197,8 @@ mod tests {
             unix_ns: 1,
             env: Vec::new(),
             folders: vec![folder.clone()],
+            network: None,
+            certificates: Some(b"PEM".to_vec()),
         });
         for message in [welcome, start(Request::AttachFolder(folder)), start(detach)] {
             let frame = encode(&message, Limit::ToGuest).unwrap();

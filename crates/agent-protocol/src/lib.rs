@@ -22,7 +22,8 @@ mod message;
 pub use frame::{Channel, FrameError, Header, Limit, decode, encode, encode_frame};
 pub use message::{
     Entry, EntryKind, Exec, Exit, Failure, FailureKind, Folder, GuestInfo, GuestMessage, Hello, HostMessage,
-    MAX_OWNER_ARGUMENTS, Metadata, Network, PortOwner, PortProtocol, Reply, Request, Role, Setup, Status, StreamId, TerminalSize, Usage,
+    MAX_OWNER_ARGUMENTS, Metadata, Network, PortOwner, PortProtocol, Reply, Request, Role, Setup, Status,
+    StreamId, TerminalSize, Usage,
 };
 
 /// The version both ends must speak; an end that hears another one closes the connection.

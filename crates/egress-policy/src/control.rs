@@ -3,7 +3,7 @@
 //! The first line on standard input is a [`Config`]; each later one is a [`Request`]. Standard input is also the
 //! lifeline: when it closes, the owner is gone and the process ends. Standard output carries [`Event`]s.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -35,15 +35,20 @@ pub struct Config {
 #[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// Takes effect on the next question; live flows it no longer allows are cut.
-    Policy { policy: EgressPolicy },
-    Resolver { resolver: ResolverConfig },
+    Policy {
+        policy: EgressPolicy,
+    },
+    Resolver {
+        resolver: ResolverConfig,
+    },
 }
 
 /// How this host finds addresses: what its `resolv.conf` and `hosts` say, read by the bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResolverConfig {
-    pub nameservers: Vec<IpAddr>,
+    /// With the port, which is 53 everywhere but in a test.
+    pub nameservers: Vec<SocketAddr>,
     /// Names are lower case.
     pub hosts: Vec<(IpAddr, Vec<String>)>,
 }
@@ -85,7 +90,9 @@ pub enum Event {
     Ready,
     Record(Record),
     /// The last line, for a person.
-    Failed { why: String },
+    Failed {
+        why: String,
+    },
 }
 
 /// One thing that happened, as it is kept. The bridge adds whose it was.
@@ -148,3 +155,6 @@ pub enum End {
     /// Nothing was said for too long.
     Idle,
 }
+
+#[cfg(test)]
+mod tests;

@@ -113,8 +113,6 @@ pub enum DropReason {
     BadName,
     /// More than a limit allows: of flows, of those not yet open, of questions in a second.
     Limit,
-    /// There is no `coffer-egress` to ask.
-    NoEgress,
 }
 
 /// `None` when the message is longer than a packet may be, which no message made here is.
@@ -130,3 +128,6 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

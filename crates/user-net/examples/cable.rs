@@ -35,7 +35,7 @@ use user_net::{Carrier, Network, Offloads};
 
 /// The header before each frame of the device, as in virtio.
 const HEADER: usize = 12;
-const DATA_VALID: u8 = 2;
+const NEEDS_CHECKSUM: u8 = 1;
 /// Header, Ethernet header, packet.
 const LARGEST: usize = HEADER + 14 + 65_535;
 /// Frames taken before the other direction has its turn.
@@ -61,7 +61,9 @@ fn main() -> ExitCode {
     let tap = leave_for_a_network_of_our_own(&mtu);
     let over = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&over);
-    let cable = std::thread::spawn(move || carry(&tap, link, &seen));
+    let (carrier, links) = Carrier::new().unwrap();
+    links.replace(link);
+    let cable = std::thread::spawn(move || carry(&tap, carrier, &seen));
     let status = Command::new(&command[0]).args(&command[1..]).status();
     over.store(true, Ordering::Relaxed);
     cable.join().unwrap();
@@ -102,11 +104,11 @@ fn start_egress(program: &str, config: &str) -> (OwnedFd, Child) {
 }
 
 /// A network namespace with a TAP device that is set up as the agent sets up a guest's card.
-fn leave_for_a_network_of_our_own(mtu: &str) -> File {
+pub(crate) fn leave_for_a_network_of_our_own(mtu: &str) -> File {
     // SAFETY: no descriptor table is unshared.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET | UnshareFlags::NEWNS) }.expect("root");
     let tap = open_tap();
-    let resolver = std::env::temp_dir().join(format!("cable-resolv.{}", std::process::id()));
+    let resolver = std::env::temp_dir().join(format!("cable-resolv.{}", rustix::thread::gettid()));
     fs::write(&resolver, format!("nameserver {GATEWAY_V4}\n")).unwrap();
     let mac = GUEST_MAC.map(|byte| format!("{byte:02x}")).join(":");
     let script = format!(
@@ -149,12 +151,10 @@ fn open_tap() -> File {
 }
 
 /// The other end of the cable.
-fn carry(tap: &File, link: OwnedFd, over: &AtomicBool) {
-    let (mut carrier, links) = Carrier::new().unwrap();
+pub(crate) fn carry(tap: &File, mut carrier: Carrier, over: &AtomicBool) {
     carrier.connect(Offloads {
         receives_without_checksum: true,
     });
-    links.replace(link);
     let mut incoming = vec![0; LARGEST];
     let mut outgoing = Vec::with_capacity(LARGEST);
     let mut blocked = false;
@@ -180,16 +180,29 @@ fn carry(tap: &File, link: OwnedFd, over: &AtomicBool) {
     }
 }
 
+/// The kernel does not believe a device of this kind that a checksum is right, but that it is still to be made.
+fn leave_checksum_out(frame: &mut [u8]) {
+    let ip = HEADER + 14;
+    let tcp = match (frame[ip] >> 4, frame[ip + 9], frame[ip + 6]) {
+        (4, 6, _) => 14 + 20,
+        (6, _, 6) => 14 + 40,
+        _ => return,
+    };
+    frame[0] = NEEDS_CHECKSUM;
+    frame[6..8].copy_from_slice(&u16::to_le_bytes(tcp));
+    frame[8..10].copy_from_slice(&16u16.to_le_bytes());
+}
+
 /// False when the device has no room.
 fn send(tap: &File, carrier: &mut Carrier, outgoing: &mut Vec<u8>) -> bool {
     for _ in 0..FRAMES_PER_TURN {
         if outgoing.is_empty() {
             outgoing.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-            outgoing[0] = DATA_VALID;
             if !carrier.transmit(outgoing) {
                 outgoing.clear();
                 return true;
             }
+            leave_checksum_out(outgoing);
         }
         match (&mut &*tap).write(outgoing) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,

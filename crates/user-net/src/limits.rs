@@ -26,3 +26,31 @@ pub(crate) const QUESTION_BURST: u32 = 400;
 pub(crate) const MAX_REPLIES: usize = 256;
 /// Kinds of drops told apart between two reports; the rest is counted together.
 pub(crate) const MAX_DROP_KINDS: usize = 256;
+/// Bytes of those answers. A ping may be as large as the cable allows, and none needs more than a few of them.
+pub(crate) const MAX_REPLY_BYTES: usize = 1 << 20;
+/// ICMP errors a second, and as a burst. A program that is told "no" so often does not listen.
+pub(crate) const ERRORS_PER_SECOND: u32 = 1000;
+pub(crate) const ERROR_BURST: u32 = 1000;
+/// Events that nobody has fetched yet. Whoever drives the stack fetches them after every frame.
+pub(crate) const MAX_EVENTS: usize = 2 * MAX_FLOWS;
+/// How often a kind of drop is reported that goes on.
+pub(crate) const DROP_INTERVAL: Duration = Duration::from_secs(1);
+/// Connections to the resolver. Programs use them one at a time, and rarely.
+pub(crate) const MAX_RESOLVER_CONNECTIONS: usize = 16;
+/// A connection to the resolver on which nothing is asked.
+pub(crate) const RESOLVER_IDLE: Duration = Duration::from_secs(30);
+/// The longest question on one. A name is at most 255 bytes; the rest is room for options nobody needs.
+pub(crate) const MAX_QUESTION: usize = 4096;
+/// Answers to a guest's packets that a flow keeps until the guest takes them; a newer one makes up for an older one.
+pub(crate) const MAX_FLOW_REPLIES: usize = 8;
+/// Packets of flows that are gone, waiting for room in the guest: all flows may break at once, and strays come on top.
+pub(crate) const MAX_LAST_WORDS: usize = 2 * MAX_FLOWS;
+/// RSTs for segments that belong to nothing and SYNs that are too many. As many as a busy guest asks for, fewer than
+/// a flood.
+pub(crate) const RESETS_PER_SECOND: u32 = 10_000;
+pub(crate) const RESET_BURST: u32 = 1000;
+/// A guest that owes an acknowledgement and says nothing for so long has gone. Whole machines may be held up for a
+/// while.
+pub(crate) const GUEST_SILENCE: Duration = Duration::from_secs(300);
+/// A writer that found no room is woken for so much, not for every byte the guest takes.
+pub(crate) const WORTHWHILE_ROOM: usize = 64 * 1024;

@@ -16,8 +16,8 @@ pub trait Network: Send {
     /// A frame from the guest, Ethernet header and all. Hostile.
     fn receive(&mut self, frame: &[u8]);
 
-    /// Writes the next frame for the guest to the end of `frame`; false when there is none. Called only when the
-    /// guest has room for the largest, so that none is lost.
+    /// Writes the next frame for the guest to the end of `frame`; false when there is none. The caller asks for
+    /// another only when it has delivered this one, so that none is lost.
     fn transmit(&mut self, frame: &mut Vec<u8>) -> bool;
 }
 

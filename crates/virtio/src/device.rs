@@ -49,6 +49,7 @@ pub trait Ring: Send + Sync {
 /// Device types by their virtio number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
+    Net,
     Block,
     Rng,
     Balloon,
@@ -59,6 +60,7 @@ pub enum DeviceKind {
 impl DeviceKind {
     pub fn virtio_id(self) -> u16 {
         match self {
+            DeviceKind::Net => 1,
             DeviceKind::Block => 2,
             DeviceKind::Rng => 4,
             DeviceKind::Balloon => 5,

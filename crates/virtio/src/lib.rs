@@ -13,6 +13,7 @@ mod device;
 mod doorbell;
 pub mod fs;
 mod iovec;
+pub mod net;
 pub mod pci;
 mod queue;
 mod rate_limit;

@@ -24,7 +24,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::lock::lock;
+use crate::{lock::lock, users::read_small_file};
 
 const NAME: &str = "coffer";
 
@@ -134,7 +134,25 @@ pub(crate) struct Leaf {
     killed: AtomicBool,
 }
 
+/// The name of the group of ours that a process is in.
+pub(crate) fn group_of(pid: u32) -> Option<String> {
+    let groups = read_small_file(Path::new(&format!("/proc/{pid}/cgroup")))?;
+    let groups = String::from_utf8(groups).ok()?;
+    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    leaf_in(path).map(str::to_owned)
+}
+
+/// A command may have made groups of its own below.
+fn leaf_in(path: &str) -> Option<&str> {
+    let mut parts = path.split('/').skip_while(|part| *part != NAME);
+    parts.nth(1)
+}
+
 impl Leaf {
+    pub(crate) fn name(&self) -> String {
+        self.name.clone()
+    }
+
     /// For `CLONE_INTO_CGROUP`: moving a process in later would wait for a grace period of the kernel.
     pub(crate) fn directory(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
@@ -188,4 +206,18 @@ impl Leaf {
 fn open_directory(at: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(openat(at, path, flags, Mode::empty())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_by_our_group_above_it() {
+        assert_eq!(leaf_in("/coffer/12"), Some("12"));
+        assert_eq!(leaf_in("/a/coffer/3/made/by/it"), Some("3"));
+        for other in ["/", "/coffer", "/system.slice/x", ""] {
+            assert_eq!(leaf_in(other), None, "{other}");
+        }
+    }
 }

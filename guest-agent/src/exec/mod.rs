@@ -22,6 +22,7 @@ use rustix::{
 };
 
 pub use self::cgroup::Cgroups;
+pub(crate) use self::cgroup::group_of;
 use self::{
     cgroup::Leaf,
     input::Input,
@@ -51,7 +52,7 @@ pub(crate) fn run(
     let done = match start(root, session, exec, leaf.as_ref()) {
         Err(failed) => Some((stream, Reply::Failed(failed))),
         Ok(running) => {
-            slot.running(running.child.pid, running.resized);
+            slot.running(running.child.pid, leaf.as_ref().map(Leaf::name), running.resized);
             let pump = Pump {
                 stream,
                 child: running.child,

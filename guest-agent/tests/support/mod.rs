@@ -28,8 +28,8 @@ use std::{
 };
 
 use agent_protocol::{
-    Channel, Exec, Exit, Failure, Folder, GuestMessage, Header, Hello, HostMessage, Limit, Reply, Request,
-    Role, Setup, Status, StreamId, VERSION, decode, encode, encode_frame,
+    Channel, Exec, Exit, Failure, Folder, GuestMessage, Header, Hello, HostMessage, Limit, Network, Reply,
+    Request, Role, Setup, Status, StreamId, VERSION, decode, encode, encode_frame,
 };
 use guest_agent::{Agent, Cgroups, Dialer, Machine, Parts};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -75,6 +75,14 @@ impl Machine for Recorder {
         match self.1 {
             Some(mount) => mount(at),
             None => Err(io::Error::from_raw_os_error(libc::ENODEV)),
+        }
+    }
+
+    fn set_network(&self, network: &Network) -> io::Result<()> {
+        self.0.lock().unwrap().push(format!("network {}", network.v4));
+        match network.v4_prefix {
+            0 => Err(io::ErrorKind::NotFound.into()),
+            _ => Ok(()),
         }
     }
 
@@ -151,12 +159,14 @@ impl Host {
     }
 
     pub fn welcome_with(&self, folders: &[Folder]) -> GuestMessage {
-        self.tell(&HostMessage::Welcome(Setup {
-            session: "calm-otter".into(),
-            unix_ns: 1_800_000_000_000_000_000,
-            env: vec![(b"FROM_SESSION".to_vec(), b"yes".to_vec())],
+        self.welcome_as(Setup {
             folders: folders.to_vec(),
-        }));
+            ..setup()
+        })
+    }
+
+    pub fn welcome_as(&self, setup: Setup) -> GuestMessage {
+        self.tell(&HostMessage::Welcome(setup));
         self.hear()
     }
 
@@ -281,6 +291,17 @@ fn read_frame(socket: &mut UnixStream) -> io::Result<Option<(Channel, Vec<u8>)>>
     let mut payload = vec![0; header.len()];
     socket.read_exact(&mut payload)?;
     Ok(Some((header.channel(), payload)))
+}
+
+pub fn setup() -> Setup {
+    Setup {
+        session: "calm-otter".into(),
+        unix_ns: 1_800_000_000_000_000_000,
+        env: vec![(b"FROM_SESSION".to_vec(), b"yes".to_vec())],
+        folders: Vec::new(),
+        network: None,
+        certificates: None,
+    }
 }
 
 pub fn exec(argv: &[&str]) -> Exec {
@@ -440,4 +461,16 @@ pub fn open_descriptors() -> usize {
 pub fn write_script(path: &Path, text: &str, mode: u32) {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// A group of this test's own, where the machine lets us make one.
+pub fn writable_cgroup() -> Option<PathBuf> {
+    for mount in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
+        let parent = Path::new(mount).join(format!("coffer-test-{}", std::process::id()));
+        let is_v2 = Path::new(mount).join("cgroup.procs").exists();
+        if is_v2 && fs::create_dir(&parent).is_ok() {
+            return Some(parent);
+        }
+    }
+    None
 }

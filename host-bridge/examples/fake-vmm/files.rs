@@ -42,6 +42,7 @@ pub(crate) fn serve(machine: &Machine, request: Request, stream: &mut UnixStream
             let wait = Duration::from_millis(wait_ms);
             return folders::detach(machine, &name, wait, cut, stream).map(|()| Reply::Done);
         }
+        Request::Connect { .. } => Err(io::ErrorKind::ConnectionRefused.into()),
         Request::Exec(_) => Ok(()),
     }
     .map(|()| Reply::Done)

@@ -9,6 +9,7 @@
 mod exec;
 mod files;
 mod folders;
+mod net;
 
 use std::{
     collections::HashMap,
@@ -36,6 +37,7 @@ pub(crate) struct Machine {
     /// The "guest's" file system: relative paths land here.
     pub(crate) home: PathBuf,
     pub(crate) shares: Arc<folders::Shares>,
+    pub(crate) link: Arc<net::Link>,
     /// The process group of each running command.
     pub(crate) groups: Mutex<HashMap<StreamId, u32>>,
 }
@@ -55,7 +57,10 @@ fn main() {
     }
     let listener = UnixListener::bind(&config.control).unwrap();
     let shares = Arc::new(folders::Shares::default());
-    let given = Arc::clone(&shares);
+    assert!(config.net, "every machine has a network card");
+    let refuses = std::fs::read(&config.kernel).unwrap().starts_with(b"no network");
+    let link = Arc::new(net::Link::new(refuses));
+    let given = (Arc::clone(&shares), Arc::clone(&link));
     std::thread::spawn(move || control_socket(&listener, &given));
     std::thread::spawn(|| {
         let _ = std::io::stdin().lock().read_to_end(&mut Vec::new());
@@ -73,6 +78,7 @@ fn main() {
         console: config.console.log,
         home,
         shares,
+        link,
         groups: Mutex::default(),
     };
     serve(&Arc::new(machine));
@@ -89,15 +95,17 @@ fn end(reason: ExitReason) -> ! {
     std::process::exit(0)
 }
 
-fn control_socket(listener: &UnixListener, shares: &Arc<folders::Shares>) {
+type Given = (Arc<folders::Shares>, Arc<net::Link>);
+
+fn control_socket(listener: &UnixListener, given: &Given) {
     for stream in listener.incoming() {
         let stream = stream.unwrap();
-        let shares = Arc::clone(shares);
-        std::thread::spawn(move || attend(&stream, &shares));
+        let given = given.clone();
+        std::thread::spawn(move || attend(&stream, &given));
     }
 }
 
-fn attend(stream: &UnixStream, shares: &folders::Shares) {
+fn attend(stream: &UnixStream, (shares, link): &Given) {
     while let Some((line, descriptor)) = folders::receive_line(stream) {
         let request = serde_json::from_str(&line).unwrap();
         let stops = matches!(request, vmm_api::Request::Stop);
@@ -107,6 +115,7 @@ fn attend(stream: &UnixStream, shares: &folders::Shares) {
             vmm_api::Request::Shares => Response::Shares {
                 shares: shares.statuses(),
             },
+            vmm_api::Request::NetLink => link.take(descriptor),
             vmm_api::Request::Status => Response::Status {
                 state: MachineState::Running,
                 statistics: Statistics::default(),
@@ -151,6 +160,10 @@ fn serve(machine: &Arc<Machine>) {
                 end(ExitReason::Reset);
             }
             HostMessage::Ping { nonce } => send(&mut control, &GuestMessage::Pong { nonce }),
+            HostMessage::Owner { nonce, protocol, port } => {
+                let owner = Some(net::owner(protocol, port));
+                send(&mut control, &GuestMessage::Owner { nonce, owner });
+            }
             HostMessage::Resize { .. } | HostMessage::Clock { .. } => {}
         }
     }
@@ -162,6 +175,7 @@ fn operate(machine: &Machine, id: StreamId, request: Request) {
     }
     let mut stream = dial(&machine.agent, Role::Stream(id));
     match request {
+        Request::Exec(exec) if exec.argv[0] == b"fake-connect" => net::connect(machine, &exec, &mut stream),
         Request::Exec(exec) => exec::run(machine, id, &exec, stream),
         files => {
             let reply = files::serve(machine, files, &mut stream);

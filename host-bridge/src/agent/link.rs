@@ -24,7 +24,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Operation, frames::read_message};
+use super::{Operation, frames::read_message, owners::Owners, welcome};
 use crate::{Error, Result, console, error::Context};
 
 /// A connection says what it is in its first frame, which the agent sends at once; a slow machine may be
@@ -73,6 +73,7 @@ struct Shared {
     state: watch::Sender<LinkState>,
     control: Mutex<Option<Control>>,
     pending: Mutex<HashMap<StreamId, oneshot::Sender<BlockingStream>>>,
+    owners: Owners,
     next: AtomicU64,
 }
 
@@ -101,6 +102,7 @@ impl Link {
             state: watch::channel(LinkState::Waiting).0,
             control: Mutex::default(),
             pending: Mutex::default(),
+            owners: Owners::default(),
             next: AtomicU64::new(1),
         });
         let accept = tokio::spawn(accept(listener, Arc::clone(&shared)));
@@ -167,6 +169,16 @@ impl Link {
         self.shared.send(HostMessage::Shutdown { grace_ms }).await
     }
 
+    pub(super) fn owners(&self) -> &Owners {
+        &self.shared.owners
+    }
+
+    /// `None` where it would have to wait, or there is nobody to tell.
+    pub(super) fn try_send(&self, message: HostMessage) -> Option<()> {
+        let control = lock(&self.shared.control);
+        control.as_ref()?.outgoing.try_send(message).ok()
+    }
+
     /// Passes on that the machine's process was asked to end. Half of the time is for the processes of
     /// the guest, the rest for its disk.
     pub fn shut_down_when(&self, asked: oneshot::Receiver<Duration>) {
@@ -225,7 +237,7 @@ impl Drop for Forget<'_> {
 }
 
 /// None of our locks is held across anything that can panic half-way through a change.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -309,7 +321,7 @@ fn take_control(stream: UnixStream, info: GuestInfo, shared: &Arc<Shared>) -> Re
 }
 
 /// The first message, when all is there that it speaks of.
-async fn welcome(shared: &Shared) -> HostMessage {
+async fn first_words(shared: &Shared) -> HostMessage {
     let mut folders = shared.folders.subscribe();
     let folders = match folders.wait_for(Option::is_some).await {
         Ok(folders) => folders.clone().unwrap_or_default(),
@@ -321,6 +333,8 @@ async fn welcome(shared: &Shared) -> HostMessage {
         unix_ns: unix_ns(),
         env: shared.env.clone(),
         folders,
+        network: Some(welcome::cable()),
+        certificates: welcome::certificates().await,
     })
 }
 
@@ -329,7 +343,7 @@ async fn write_control(
     mut queue: mpsc::Receiver<HostMessage>,
     shared: &Shared,
 ) -> io::Result<()> {
-    let frame = encode(&welcome(shared).await, Limit::ToGuest).map_err(io::Error::other)?;
+    let frame = encode(&first_words(shared).await, Limit::ToGuest).map_err(io::Error::other)?;
     writer.write_all(&frame).await?;
     let start = tokio::time::Instant::now() + CLOCK_INTERVAL;
     let mut clock = tokio::time::interval_at(start, CLOCK_INTERVAL);
@@ -364,6 +378,7 @@ async fn read_control(mut reader: OwnedReadHalf, info: GuestInfo, shared: Arc<Sh
                 shared.state.send_replace(LinkState::ShuttingDown);
             }
             GuestMessage::Pong { .. } => {}
+            answer @ GuestMessage::Owner { .. } => shared.owners.answered(answer),
         }
     }
     let mut control = lock(&shared.control);

@@ -1,4 +1,6 @@
-use agent_protocol::{Channel, Header, Reply, decode, encode_frame};
+use std::time::Instant;
+
+use agent_protocol::{Channel, Header, PortOwner, PortProtocol, Reply, decode, encode_frame};
 use tokio::io::AsyncReadExt;
 
 use super::*;
@@ -272,4 +274,63 @@ async fn a_guest_that_dials_again_hears_of_the_folders_there_are_then() {
         Some(HostMessage::Welcome(setup)) => assert_eq!(setup.folders, [folder("later")]),
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn a_guest_hears_of_its_network_in_the_welcome() {
+    let guest = Guest::new();
+    let mut control = guest.dial(&Hello::new(Role::Control(info()))).await;
+    let Some(HostMessage::Welcome(setup)) = hear(&mut control).await else {
+        panic!("no welcome");
+    };
+    let network = setup.network.unwrap();
+    assert_eq!(network.v4.to_string(), "198.18.0.2");
+    assert_eq!(network, welcome::cable());
+}
+
+#[tokio::test]
+async fn a_port_is_asked_after_and_the_answer_cut_short() {
+    let guest = Guest::new();
+    let mut control = guest.control().await;
+    let answering = async {
+        let Some(HostMessage::Owner {
+            nonce,
+            protocol: PortProtocol::Tcp,
+            port: 40_000,
+        }) = hear(&mut control).await
+        else {
+            panic!("not asked");
+        };
+        let owner = Some(PortOwner {
+            pid: 7,
+            argv: vec![vec![b'x'; 10_000]],
+            operation: None,
+        });
+        // One that nobody asked for comes before it, as a hostile guest may have it.
+        let forged = GuestMessage::Owner {
+            nonce: nonce + 1,
+            owner: None,
+        };
+        say(&mut control, &forged).await;
+        say(&mut control, &GuestMessage::Owner { nonce, owner }).await;
+    };
+    let (owner, ()) = tokio::join!(guest.link.owner(PortProtocol::Tcp, 40_000), answering);
+    assert_eq!(
+        owner.unwrap().argv,
+        [vec![b'x'; agent_protocol::MAX_OWNER_ARGUMENTS]]
+    );
+}
+
+#[tokio::test]
+async fn a_guest_that_does_not_say_whose_port_it_is_is_not_waited_for() {
+    let guest = Guest::new();
+    assert!(guest.link.owner(PortProtocol::Udp, 1).await.is_none());
+    let mut control = guest.control().await;
+    let began = Instant::now();
+    assert!(guest.link.owner(PortProtocol::Udp, 1).await.is_none());
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(matches!(
+        hear(&mut control).await,
+        Some(HostMessage::Owner { .. })
+    ));
 }

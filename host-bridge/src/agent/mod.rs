@@ -6,7 +6,9 @@
 
 pub(crate) mod frames;
 mod link;
+mod owners;
 mod stream;
+mod welcome;
 
 pub use link::{Link, LinkState};
 pub use stream::{Aborter, Incoming, Operation, OperationReader, OperationWriter};

@@ -8,10 +8,11 @@ use crate::{
     Error, Paths, Result, SessionName, console,
     error::Context,
     keeper::{Inspection, KeeperClient},
+    net::shown,
     output,
     shape::Bytes,
     state::{
-        Entry, Record, State, Table, console_of, keeper_log_of, machine_log_of, outputs_of, unix_ms,
+        Entry, Record, State, Table, console_of, egress_log_of, keeper_log_of, machine_log_of, outputs_of, unix_ms,
         uploads_of,
     },
 };
@@ -136,10 +137,12 @@ pub(super) async fn inspect(paths: &Paths, arguments: &InspectArguments) -> Resu
                 "console": console_of(&directory),
                 "machine": machine_log_of(&directory),
                 "keeper": keeper_log_of(&directory),
+                "egress": egress_log_of(&directory),
             },
             "sockets": paths.sockets(&name),
             "outputs": outputs_of(&directory),
             "uploads": uploads_of(&directory),
+            "net": net_json(&record),
         }),
     );
     if alive && let Some(started) = record.started_unix_ms {
@@ -160,12 +163,27 @@ pub(super) async fn inspect(paths: &Paths, arguments: &InspectArguments) -> Resu
         return output::json(&all).act(STDOUT).map(|()| 0);
     }
     // A table says it better than lines do.
-    merge(&mut all, json!({ "folders": null }));
+    merge(&mut all, json!({ "folders": null, "net": null }));
     print_lines(&all).act(STDOUT)?;
+    output::line("\nmay reach:").act(STDOUT)?;
+    for line in super::net::policy_lines(&record.net) {
+        output::line(&format!("  {line}")).act(STDOUT)?;
+    }
+    super::net::print_published(&record.publish).act(STDOUT)?;
     output::line("")
         .and_then(|()| super::share::print(&folders))
         .act(STDOUT)?;
     Ok(0)
+}
+
+fn net_json(record: &Record) -> Value {
+    json!({
+        "rules": record.net.rules.iter().map(shown).collect::<Vec<_>>(),
+        "unknown": record.net.unknown,
+        "max_bytes": record.net.max_bytes,
+        "max_connections": record.net.max_connections,
+        "publish": record.publish,
+    })
 }
 
 async fn told_by_owner(paths: &Paths, name: &SessionName) -> (Value, Option<Vec<ShareStatus>>) {
@@ -238,7 +256,7 @@ fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn age(ms: u64) -> String {
+pub(super) fn age(ms: u64) -> String {
     let seconds = ms / 1000;
     match seconds {
         0..60 => format!("{seconds}s"),

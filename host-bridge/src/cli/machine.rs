@@ -9,6 +9,7 @@ use std::{
 
 use agent_protocol::Exec;
 use clap::Args;
+use egress_policy::{Effect, EgressPolicy, Unknown};
 use vmm_api::ShareName;
 
 use crate::{
@@ -17,7 +18,12 @@ use crate::{
     output,
     reap::MACHINE_PROGRAM,
     session::{BOOT_DEADLINE, Plan},
-    shape::{Shape, parse_cpus, parse_disk, parse_memory, parse_span},
+    net::{
+        EGRESS_PROGRAM, NetChange, NetPlan,
+        publish::{Publish, published_of, wide_open},
+        rules_of, upstream_from_environment,
+    },
+    shape::{Shape, parse_bytes, parse_cpus, parse_disk, parse_memory, parse_span},
     share::{Asked, Guard, SharedFolder, asked_of, settle},
     terminal,
 };
@@ -64,6 +70,7 @@ impl MachineArguments {
         paths: &Paths,
         env: Vec<(String, String)>,
         folders: Vec<SharedFolder>,
+        policy: EgressPolicy,
     ) -> Result<Plan> {
         let (shape, boot_deadline) = (self.shape()?, self.boot_deadline()?);
         let image = BootImage::find(paths, self.image.as_deref())?;
@@ -72,6 +79,12 @@ impl MachineArguments {
             shape,
             env,
             folders,
+            net: NetPlan {
+                policy,
+                upstream: upstream_from_environment()?,
+                egress: beside_us(EGRESS_PROGRAM)?,
+            },
+            publish: Vec::new(),
             vmm: beside_us(MACHINE_PROGRAM)?,
             boot_deadline,
         })
@@ -116,6 +129,78 @@ impl FolderArguments {
             ));
         }
         Ok(folders)
+    }
+}
+
+/// The network.
+#[derive(Debug, Args)]
+pub(super) struct NetArguments {
+    /// Let the sandbox reach what RULE names, and nothing else: example.com, *.example.com, 192.0.2.0/24, each with
+    /// :PORT or :FIRST-LAST or without, or @SET; repeatable
+    #[arg(long, value_name = "RULE")]
+    allow: Vec<String>,
+    /// Refuse what RULE names, also where another rule allows more; repeatable
+    #[arg(long, value_name = "RULE")]
+    deny: Vec<String>,
+    /// Ask about what no rule names, and refuse it while there is nobody to ask
+    #[arg(long)]
+    ask_net: bool,
+    /// Bytes the session may send and receive in all, such as 500M; a plain number is bytes
+    #[arg(long, value_name = "SIZE")]
+    net_max_bytes: Option<String>,
+    /// Connections the session may make in all
+    #[arg(long, value_name = "N")]
+    net_max_connections: Option<String>,
+    /// Lead a port of this host, on ADDR [default: 127.0.0.1], to one of the sandbox's own loopback: 8080:80, 0:80 for
+    /// any that is free, or [::1]:8080:80; repeatable. In place of all that a session published before; none for none
+    #[arg(long, value_name = "[ADDR:]HOST:GUEST")]
+    publish: Vec<String>,
+}
+
+impl NetArguments {
+    /// The published ports of a session that had `former` before.
+    pub(super) fn publish(&self, former: Vec<Publish>, quiet: bool) -> Result<Vec<Publish>> {
+        let published = published_of(&self.publish, former)?;
+        let wide = published.iter().filter_map(wide_open);
+        wide.filter(|_| !quiet).for_each(|note| output::note(&note));
+        Ok(published)
+    }
+
+    /// The policy of a session that had `former` before, and variables that go with it.
+    pub(super) fn settle(&self, paths: &Paths, former: &EgressPolicy) -> Result<(EgressPolicy, Vec<(String, String)>)> {
+        let (sets, mut env) = (paths.sets(), Vec::new());
+        let mut rules = Vec::new();
+        for (option, effect, typed) in [
+            ("--allow", Effect::Allow, &self.allow),
+            // After them: of the same pattern the deny is what stays.
+            ("--deny", Effect::Deny, &self.deny),
+        ] {
+            for text in typed {
+                let set = rules_of(&sets, option, effect, text)?;
+                set.notes.iter().for_each(|note| output::note(note));
+                rules.extend(set.rules);
+                env.extend(set.env);
+            }
+        }
+        let mut policy = NetChange::Add(rules).applied(former)?;
+        if self.ask_net {
+            policy.unknown = Unknown::Ask;
+        }
+        if let Some(text) = &self.net_max_bytes {
+            policy.max_bytes = Some(parse_bytes(text, 1).ok_or_else(|| Error::Value {
+                option: "--net-max-bytes",
+                value: text.clone(),
+                why: "a size is a number and K, M, G or T, such as 500M".to_owned(),
+            })?);
+        }
+        if let Some(text) = &self.net_max_connections {
+            policy.max_connections = Some(text.parse().map_err(|_| Error::Value {
+                option: "--net-max-connections",
+                value: text.clone(),
+                why: "not a number".to_owned(),
+            })?);
+        }
+        Ok((policy, env))
     }
 }
 

@@ -7,6 +7,7 @@ mod image;
 mod list;
 mod logs;
 mod machine;
+mod net;
 mod run;
 mod share;
 mod stop;
@@ -39,6 +40,7 @@ enum Command {
     Shell(exec::ShellArguments),
     Cp(copy::Arguments),
     Share(share::Arguments),
+    Net(net::Arguments),
     Ls(list::ListArguments),
     Inspect(list::InspectArguments),
     Logs(list::LogsArguments),
@@ -96,6 +98,7 @@ async fn dispatch(command: Command) -> Result<u8> {
         Command::Exec(arguments) => exec::exec(&paths, arguments).await,
         Command::Shell(arguments) => exec::shell(&paths, arguments).await,
         Command::Share(arguments) => share::share(&paths, arguments).await,
+        Command::Net(arguments) => net::net(&paths, arguments).await,
         Command::Cp(arguments) => copy::copy(&paths, arguments).await,
         Command::Ls(arguments) => list::list(&paths, &arguments),
         Command::Inspect(arguments) => list::inspect(&paths, &arguments).await,

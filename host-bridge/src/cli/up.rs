@@ -7,12 +7,13 @@ use std::{
 };
 
 use clap::Args;
+use egress_policy::EgressPolicy;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{Child, Command},
 };
 
-use super::machine::{FolderArguments, MachineArguments, session_environment};
+use super::machine::{FolderArguments, MachineArguments, NetArguments, session_environment};
 use crate::{
     Error, Paths, Result, SessionName,
     error::{Context, code},
@@ -51,6 +52,8 @@ pub(super) struct Arguments {
     json: bool,
     #[command(flatten, next_help_heading = "Folders")]
     folders: FolderArguments,
+    #[command(flatten, next_help_heading = "Network")]
+    net: NetArguments,
     #[command(flatten, next_help_heading = "Machine")]
     machine: MachineArguments,
 }
@@ -82,7 +85,11 @@ pub(super) async fn up(paths: &Paths, mut arguments: Arguments) -> Result<u8> {
             let record = Record::read(&paths.session(&name))?;
             output::json(&super::list::row(&record, true)).act("standard output cannot be written")?;
         }
-        Report::Ready { name } => output::line(name.as_str()).act("standard output cannot be written")?,
+        Report::Ready { name } => {
+            output::line(name.as_str()).act("standard output cannot be written")?;
+            let published = Record::read(&paths.session(&name)).map_or_else(|_| Vec::new(), |record| record.publish);
+            super::net::tell_published(&published, arguments.quiet);
+        }
         Report::Failed { what, hint, code } => {
             // It has only to exit; then nothing of this session runs any more.
             let _ = keeper.wait().await;
@@ -108,7 +115,11 @@ fn plan(paths: &Paths, arguments: &mut Arguments, former: Option<Record>) -> Res
     let mut env = session_environment(&arguments.env)?;
     let Some(former) = former else {
         let folders = arguments.folders.settle(paths, Vec::new(), arguments.quiet)?;
-        return arguments.machine.plan(paths, env, folders);
+        let (policy, hints) = arguments.net.settle(paths, &EgressPolicy::default())?;
+        env.splice(0..0, hints);
+        let mut plan = arguments.machine.plan(paths, env, folders, policy)?;
+        plan.publish = arguments.net.publish(Vec::new(), arguments.quiet)?;
+        return Ok(plan);
     };
     let asked = arguments.machine.shape()?;
     if arguments.machine.disk.is_some() && asked.disk != former.shape.disk {
@@ -133,7 +144,11 @@ fn plan(paths: &Paths, arguments: &mut Arguments, former: Option<Record>) -> Res
     let folders = arguments
         .folders
         .settle(paths, former.folders.clone(), arguments.quiet)?;
-    let mut plan = arguments.machine.plan(paths, env, folders)?;
+    let (policy, hints) = arguments.net.settle(paths, &former.net)?;
+    // What a person said, now or before, counts for more.
+    env.splice(0..0, hints);
+    let mut plan = arguments.machine.plan(paths, env, folders, policy)?;
+    plan.publish = arguments.net.publish(former.publish.clone(), arguments.quiet)?;
     plan.shape = Shape {
         cpus: if arguments.machine.cpus.is_some() {
             asked.cpus

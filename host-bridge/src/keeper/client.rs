@@ -21,6 +21,7 @@ use crate::{
     agent::Operation,
     console,
     error::{Context, code},
+    net::NetChange,
     session::Removal,
     share::Asked,
     state::{Record, State, Table, console_of},
@@ -104,6 +105,14 @@ impl KeeperClient {
     pub async fn shares(&self) -> Result<Vec<ShareStatus>> {
         match self.ask(&ToKeeper::Shares).await? {
             ToClient::Shares(shares) => Ok(shares),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Changes what the session may reach, from its next connection on.
+    pub(crate) async fn net_change(&self, change: NetChange) -> Result<()> {
+        match self.ask(&ToKeeper::NetChange(change)).await? {
+            ToClient::Done => Ok(()),
             _ => Err(unexpected()),
         }
     }

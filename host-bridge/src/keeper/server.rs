@@ -77,6 +77,7 @@ pub async fn keep(paths: &Paths, spec: Spec) -> Result<()> {
     } else {
         end.line()
     };
+    session.end_network().await;
     session.record_end(&why);
     log(&format!("session ended: {why}"));
     Ok(())
@@ -251,6 +252,7 @@ impl Client {
                 or_fate(session, removed).await?;
             }
             ToKeeper::Shares => return Ok(Answer::Message(ToClient::Shares(session.shares().await?))),
+            ToKeeper::NetChange(change) => or_fate(session, session.net_change(&change).await).await?,
             ToKeeper::Stop { grace_ms } => {
                 self.stopping.store(true, Ordering::Relaxed);
                 session.shut_down(Duration::from_millis(grace_ms.into())).await;

@@ -2,10 +2,10 @@ use agent_protocol::{GuestInfo, Request, StreamId, TerminalSize};
 use serde::{Deserialize, Serialize};
 use vmm_api::{ShareName, ShareStatus};
 
-use crate::{session::Removal, share::Asked};
+use crate::{net::NetChange, session::Removal, share::Asked};
 
 /// A keeper outlives the program that started it, so a later one may meet it: each checks this.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// The keeper's socket, in the session's directory of sockets.
 pub(crate) const SOCKET: &str = "keeper";
@@ -34,6 +34,7 @@ pub(crate) enum ToKeeper {
         how: Removal,
     },
     Shares,
+    NetChange(NetChange),
     /// Switches the guest off in order. The connection ends when the keeper has ended.
     Stop {
         grace_ms: u32,

@@ -23,6 +23,9 @@ pub(crate) fn record(name: &str) -> Record {
             },
             i_know: false,
         }],
+        net: EgressPolicy::default(),
+        net_spent: Spent::default(),
+        publish: Vec::new(),
         created_unix_ms: 1,
         started_unix_ms: Some(2),
         ended_unix_ms: None,
@@ -43,14 +46,14 @@ fn a_record_reads_back_as_it_was_written() {
 fn a_record_of_another_version_is_refused() {
     let root = tempfile::tempdir().unwrap();
     Record {
-        version: 3,
+        version: RECORD_VERSION + 1,
         ..record("a")
     }
     .write(root.path())
     .unwrap();
     assert!(matches!(
         Record::read(root.path()),
-        Err(Error::RecordVersion { found: 3, .. })
+        Err(Error::RecordVersion { found: 4, .. })
     ));
     fs::write(root.path().join(RECORD_FILE), "{").unwrap();
     assert!(matches!(Record::read(root.path()), Err(Error::Record { .. })));
@@ -65,6 +68,19 @@ fn a_record_from_before_there_were_folders_is_read_as_one_without_any() {
     fs::write(root.path().join(RECORD_FILE), old.to_string()).unwrap();
     let read = Record::read(root.path()).unwrap();
     assert_eq!((read.version, read.folders), (RECORD_VERSION, Vec::new()));
+}
+
+#[test]
+fn a_record_from_before_there_was_a_network_is_read_as_one_that_may_reach_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let mut old = serde_json::to_value(record("a")).unwrap();
+    old["version"] = 2.into();
+    for field in ["net", "net_spent"] {
+        assert!(old.as_object_mut().unwrap().remove(field).is_some());
+    }
+    fs::write(root.path().join(RECORD_FILE), old.to_string()).unwrap();
+    let read = Record::read(root.path()).unwrap();
+    assert_eq!((read.version, read.net), (RECORD_VERSION, EgressPolicy::default()));
 }
 
 #[test]

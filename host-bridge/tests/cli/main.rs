@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod copy;
+mod net;
 mod rig;
 mod run;
 mod session;

@@ -10,6 +10,18 @@ use std::{
 
 use images::{Digest, FORMAT, ImageName, Manifest, Part, Source};
 
+/// Of whoever runs the tests; one that is empty is one that is not set.
+const PROXIES: [&str; 8] = [
+    "http_proxy",
+    "https_proxy",
+    "all_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "ALL_PROXY",
+    "NO_PROXY",
+];
+
 pub(crate) struct Rig {
     root: tempfile::TempDir,
 }
@@ -20,9 +32,13 @@ impl Rig {
             root: tempfile::tempdir().unwrap(),
         };
         let built = Path::new(env!("CARGO_BIN_EXE_coffer"));
-        let fake = built.with_file_name("examples").join("fake-vmm");
+        let fake = |name| built.with_file_name("examples").join(name);
         fs::create_dir(rig.path("bin")).unwrap();
-        for (from, to) in [(built, "coffer"), (&fake, "coffer-vmm")] {
+        for (from, to) in [
+            (built, "coffer"),
+            (&fake("fake-vmm"), "coffer-vmm"),
+            (&fake("fake-egress"), "coffer-egress"),
+        ] {
             let to = rig.path("bin").join(to);
             // A link costs nothing; across file systems it takes a copy.
             fs::hard_link(from, &to)
@@ -82,6 +98,8 @@ impl Rig {
             .env("XDG_STATE_HOME", self.path("state"))
             .env("XDG_CACHE_HOME", self.path("cache"))
             .env("XDG_RUNTIME_DIR", self.path("run"))
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .envs(PROXIES.map(|name| (name, "")))
             .current_dir(self.root.path())
             .stdin(Stdio::null());
         command

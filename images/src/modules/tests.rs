@@ -49,16 +49,27 @@ fn dependencies_come_before_what_needs_them_and_built_in_ones_not_at_all() {
 }
 
 #[test]
-fn what_mounts_folders_comes_last_with_what_it_needs() {
+fn the_network_card_and_the_folders_come_last_with_what_they_need() {
     let (_keep, tree) = tree_with(&[
         ("fs/fuse/virtiofs.ko", &module(b"depends=fuse\0")),
         ("fs/fuse/fuse.ko", &module(b"depends=\0")),
+        ("net/virtio_net.ko", &module(b"depends=net_failover\0")),
+        ("net/net_failover.ko", &module(b"depends=\0")),
         ("fs/ext4.ko", &module(b"depends=\0")),
         ("modules.builtin", &all_but(&["ext4"])),
     ]);
     let modules = wanted(&tree, tree.root(), "6").unwrap();
     let files: Vec<_> = modules.iter().map(|module| module.file.as_str()).collect();
-    assert_eq!(files, ["ext4.ko", "fuse.ko", "virtiofs.ko"]);
+    assert_eq!(
+        files,
+        [
+            "ext4.ko",
+            "net_failover.ko",
+            "virtio_net.ko",
+            "fuse.ko",
+            "virtiofs.ko"
+        ]
+    );
 }
 
 #[test]

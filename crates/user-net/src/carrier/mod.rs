@@ -115,11 +115,12 @@ impl Network for Carrier {
 
     fn transmit(&mut self, frame: &mut Vec<u8>) -> bool {
         let now = Instant::now();
-        let some = self.stack.transmit(frame, now);
-        if !some {
-            self.settle(now);
+        if self.stack.transmit(frame, now) {
+            return true;
         }
-        some
+        // What room in the guest made possible may make another frame.
+        self.settle(now);
+        self.stack.transmit(frame, now)
     }
 }
 
@@ -146,7 +147,7 @@ impl Carrier {
                 None => return,
             };
             match heard {
-                Ok(Some(message)) => self.answered(message, now),
+                Ok(Some(message)) => self.answered(&message, now),
                 Ok(None) => return,
                 Err(error) => {
                     tracing::warn!(%error, "link to coffer-egress lost");
@@ -156,23 +157,23 @@ impl Carrier {
         }
     }
 
-    fn answered(&mut self, message: FromEgress, now: Instant) {
+    fn answered(&mut self, message: &FromEgress, now: Instant) {
         match message {
             // The link has seen to it.
             FromEgress::Hello { .. } => {}
             FromEgress::Name { id, allowed } => {
-                if let Some(Asked::Name(query)) = self.asked.remove(&id) {
-                    self.stack.name_decided(query, allowed, now);
+                if let Some(Asked::Name(query)) = self.asked.remove(id) {
+                    self.stack.name_decided(query, *allowed, now);
                 }
             }
             FromEgress::Opened { id } => {
-                if let Some(Asked::Flow(flow)) = self.asked.get(&id).copied() {
+                if let Some(Asked::Flow(flow)) = self.asked.get(id).copied() {
                     self.stack.accept(flow, now);
                     self.pump(flow, now);
                 }
             }
             FromEgress::Refused { id, .. } | FromEgress::Broken { id } => {
-                if let Some(Asked::Flow(flow)) = self.asked.remove(&id) {
+                if let Some(Asked::Flow(flow)) = self.asked.get(id).copied() {
                     self.end(flow, now);
                 }
             }

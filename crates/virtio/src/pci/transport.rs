@@ -320,6 +320,7 @@ fn rung_queue(offset: u32) -> usize {
 
 fn identity(kind: DeviceKind) -> Identity {
     let class = match kind {
+        DeviceKind::Net => [0x02, 0x00, 0x00],
         DeviceKind::Block => [0x01, 0x80, 0x00],
         DeviceKind::Vsock => [0x07, 0x80, 0x00],
         // Mass storage of another kind, which is what others call it.

@@ -136,3 +136,28 @@ fn rings_outside_ram_make_no_queue() {
         assert!(DeviceQueue::new(ring, Arc::clone(&memory), kick, interrupt).is_none());
     }
 }
+
+#[test]
+fn answers_pushed_together_are_seen_together() {
+    let (mut driver, mut device) = queue();
+    device.push_together([(3, 30), (1, 10), (2, 20)]).unwrap();
+    let seen = [driver.used(), driver.used(), driver.used(), driver.used()];
+    assert_eq!(seen, [Some((3, 30)), Some((1, 10)), Some((2, 20)), None]);
+    // One that cannot be answered keeps those before it from being seen.
+    assert!(device.push_together([(4, 40), (SIZE, 50)]).is_err());
+    assert_eq!(driver.used(), None);
+}
+
+#[test]
+fn the_driver_is_interrupted_when_what_it_waits_for_is_anywhere_among_the_answers() {
+    for (awaited, interrupts) in [(0, 1), (1, 1), (2, 1), (3, 0), (u16::MAX, 0)] {
+        let driver = DriverQueue::new(&guest_memory(RAM), 0, SIZE).with_event_idx();
+        let mut device = driver.device();
+        driver.set_used_event(awaited);
+        device.push_together([(0, 0), (1, 0), (2, 0)]).unwrap();
+        device.signal().unwrap();
+        assert_eq!(driver.interrupt.count(), interrupts, "waits for {awaited}");
+        device.signal().unwrap();
+        assert_eq!(driver.interrupt.count(), interrupts, "nothing new");
+    }
+}

@@ -1,0 +1,27 @@
+//! The addresses of this host, asked of the kernel over a socket each time: they change.
+
+use std::{io, net::IpAddr};
+
+use nix::ifaddrs::getifaddrs;
+
+/// Fails closed: a caller that cannot know them connects to nothing.
+pub(crate) fn addresses() -> io::Result<Vec<IpAddr>> {
+    let interfaces = getifaddrs().map_err(io::Error::from)?;
+    Ok(interfaces
+        .filter_map(|interface| {
+            let address = interface.address?;
+            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_ours() {
+        assert!(addresses().unwrap().iter().any(IpAddr::is_loopback));
+    }
+}

@@ -1,0 +1,17 @@
+//! The real process, asked as a machine asks it, with servers of all kinds on loopback.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod dns;
+mod machine;
+mod servers;
+
+mod addresses;
+mod flows;
+mod hostile;
+mod names;
+mod policy;
+mod upstream;

@@ -1,0 +1,91 @@
+use super::*;
+
+fn rule(effect: Effect, text: &str) -> Rule {
+    Rule::parse(effect, text).unwrap()
+}
+
+fn of_set(effect: Effect, text: &str, from: &str) -> Rule {
+    Rule {
+        from: from.to_owned(),
+        ..rule(effect, text)
+    }
+}
+
+fn policy(rules: &[Rule]) -> EgressPolicy {
+    EgressPolicy {
+        rules: rules.to_vec(),
+        ..EgressPolicy::default()
+    }
+}
+
+fn added(there: &[Rule], more: &[Rule]) -> Vec<String> {
+    let policy = NetChange::Add(more.to_vec()).applied(&policy(there)).unwrap();
+    policy.rules.iter().map(shown).collect()
+}
+
+use Effect::{Allow, Deny};
+
+#[test]
+fn the_same_rule_twice_is_one_rule_and_the_last_word_counts() {
+    let (allow, deny) = (rule(Allow, "example.com"), rule(Deny, "example.com"));
+    assert_eq!(added(&[allow.clone()], &[allow.clone()]), ["allow example.com"]);
+    assert_eq!(added(&[deny.clone()], &[allow.clone()]), ["allow example.com"]);
+    assert_eq!(added(&[allow.clone()], &[deny.clone()]), ["deny example.com"]);
+    let port = rule(Deny, "example.com:80");
+    assert_eq!(added(&[allow], &[port]), ["allow example.com", "deny example.com:80"]);
+}
+
+#[test]
+fn a_set_stands_beside_what_was_typed_and_takes_the_place_of_itself_only() {
+    let typed = rule(Deny, "example.com");
+    let set = of_set(Allow, "example.com", "@a");
+    assert_eq!(
+        added(&[typed.clone()], &[set.clone(), of_set(Allow, "example.com", "@b")]),
+        ["deny example.com", "allow example.com (@a)", "allow example.com (@b)"]
+    );
+    assert_eq!(added(&[set.clone()], &[set.clone()]), ["allow example.com (@a)"]);
+    assert_eq!(added(&[set], &[typed]), ["deny example.com"]);
+}
+
+#[test]
+fn a_rule_is_forgotten_whatever_it_said_and_a_set_as_a_whole() {
+    let there = policy(&[
+        rule(Deny, "a.test"),
+        of_set(Allow, "b.test", "@s"),
+        of_set(Allow, "c.test", "@s"),
+    ]);
+    let forget = |gone| NetChange::Forget(vec![gone]).applied(&there);
+    let left = forget(Forgotten::Rule(rule(Allow, "a.test"))).unwrap();
+    assert_eq!(left.rules.len(), 2);
+    let left = forget(Forgotten::Set("s".parse().unwrap())).unwrap();
+    assert_eq!(left.rules, [rule(Deny, "a.test")]);
+    let error = forget(Forgotten::Rule(rule(Allow, "a.test:1"))).unwrap_err();
+    assert_eq!(error.to_string(), "no rule of the session is this: a.test:1");
+    assert_eq!(error.hint().as_deref(), Some("there are: a.test, @s"));
+}
+
+#[test]
+fn a_change_that_cannot_be_done_whole_is_not_done() {
+    let there = policy(&[rule(Allow, "a.test")]);
+    let gone = [rule(Allow, "a.test"), rule(Allow, "b.test")].map(Forgotten::Rule);
+    assert!(NetChange::Forget(gone.into()).applied(&there).is_err());
+    let many = |count: usize| (0..count).map(|n| rule(Allow, &format!("n{n}.test"))).collect();
+    assert!(NetChange::Add(many(100)).applied(&there).is_ok());
+}
+
+#[test]
+fn a_policy_that_would_not_fit_its_message_is_refused() {
+    let there = EgressPolicy {
+        rules: (0..MAX_RULES).map(|n| rule(Allow, &format!("n{n}.test"))).collect(),
+        ..EgressPolicy::default()
+    };
+    let more = NetChange::Add(vec![rule(Allow, "one-more.test")]);
+    assert!(matches!(more.applied(&there), Err(Error::TooManyRules { .. })));
+    let long = format!("{}.test", vec!["x".repeat(60); 3].join("."));
+    let long = |n: usize| rule(Allow, &format!("n{n}.{}", &long));
+    let there = EgressPolicy {
+        rules: (0..MAX_RULES - 1).map(long).collect(),
+        ..EgressPolicy::default()
+    };
+    assert!(matches!(more.applied(&there), Err(Error::PolicyTooLong { .. })));
+}

@@ -1,0 +1,110 @@
+//! What happened on a session's network, kept after the session: a file of JSON lines for each of its runs.
+//!
+//! `net/NAME-STARTMS.jsonl` in the state directory. The first line says whose it is; then each policy that came into
+//! force, and each record of `coffer-egress` with who in the guest it was. Whoever writes holds a lock on the file, so
+//! that "does it still run" is a question to the kernel.
+
+mod file;
+mod read;
+mod write;
+
+use std::path::{Path, PathBuf};
+
+use agent_protocol::PortOwner;
+use egress_policy::{EgressPolicy, control::Record};
+use serde::{Deserialize, Serialize};
+
+use crate::{SessionName, console};
+
+pub(crate) use read::{Run, follow, parse, run_of, runs};
+pub(crate) use write::{Journal, Recorder};
+
+/// A reader shows nothing of a file of any other version.
+pub(crate) const VERSION: u32 = 1;
+
+/// One line. Which kind it is, its fields say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Line {
+    Start(Start),
+    Policy(Policy),
+    Note(Note),
+    Entry(Box<Entry>),
+}
+
+/// The first line of a file, and of the one that takes its place when it is full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Start {
+    pub(crate) version: u32,
+    pub(crate) session: SessionName,
+    pub(crate) started_unix_ms: u64,
+}
+
+/// In force from now on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Policy {
+    pub(crate) unix_ms: u64,
+    pub(crate) policy: EgressPolicy,
+}
+
+/// What a person should know of the network itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Note {
+    pub(crate) unix_ms: u64,
+    pub(crate) note: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    #[serde(flatten)]
+    pub(crate) record: Record,
+    /// Which `coffer-egress` of this run it was, from 1: the numbers of its flows are its own.
+    pub(crate) link: u32,
+    /// Untrusted: what the guest said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) by: Option<By>,
+}
+
+/// Who in the guest it was. Safe to print: cleaned before it is written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct By {
+    pub(crate) pid: u32,
+    pub(crate) command: String,
+}
+
+impl From<PortOwner> for By {
+    fn from(owner: PortOwner) -> By {
+        By {
+            pid: owner.pid,
+            command: console::safe(&owner.argv.join(&b' ')),
+        }
+    }
+}
+
+/// The files of one run: the one that is written, and the one before it that was full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    directory: PathBuf,
+    stem: String,
+}
+
+impl Place {
+    pub(crate) fn new(directory: &Path, session: &SessionName, started_unix_ms: u64) -> Self {
+        Place {
+            directory: directory.to_owned(),
+            stem: format!("{session}-{started_unix_ms}"),
+        }
+    }
+
+    pub(crate) fn current(&self) -> PathBuf {
+        self.directory.join(format!("{}.jsonl", self.stem))
+    }
+
+    /// Its name ends otherwise, so that nobody takes it for a run of its own.
+    pub(crate) fn full(&self) -> PathBuf {
+        self.directory.join(format!("{}.jsonl.full", self.stem))
+    }
+}
+
+#[cfg(test)]
+mod tests;
