@@ -31,7 +31,7 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
     thread::{UnshareFlags, unshare_unsafe},
 };
-use user_net::{Carrier, Network, Offloads};
+use user_net::{Carrier, Network, Offloads, unfinished_checksum};
 
 /// The header before each frame of the device, as in virtio.
 const HEADER: usize = 12;
@@ -180,19 +180,6 @@ pub(crate) fn carry(tap: &File, mut carrier: Carrier, over: &AtomicBool) {
     }
 }
 
-/// The kernel does not believe a device of this kind that a checksum is right, but that it is still to be made.
-fn leave_checksum_out(frame: &mut [u8]) {
-    let ip = HEADER + 14;
-    let tcp = match (frame[ip] >> 4, frame[ip + 9], frame[ip + 6]) {
-        (4, 6, _) => 14 + 20,
-        (6, _, 6) => 14 + 40,
-        _ => return,
-    };
-    frame[0] = NEEDS_CHECKSUM;
-    frame[6..8].copy_from_slice(&u16::to_le_bytes(tcp));
-    frame[8..10].copy_from_slice(&16u16.to_le_bytes());
-}
-
 /// False when the device has no room.
 fn send(tap: &File, carrier: &mut Carrier, outgoing: &mut Vec<u8>) -> bool {
     for _ in 0..FRAMES_PER_TURN {
@@ -202,7 +189,11 @@ fn send(tap: &File, carrier: &mut Carrier, outgoing: &mut Vec<u8>) -> bool {
                 outgoing.clear();
                 return true;
             }
-            leave_checksum_out(outgoing);
+            if let Some((start, offset)) = unfinished_checksum(&outgoing[HEADER..]) {
+                outgoing[0] = NEEDS_CHECKSUM;
+                outgoing[6..8].copy_from_slice(&start.to_le_bytes());
+                outgoing[8..10].copy_from_slice(&offset.to_le_bytes());
+            }
         }
         match (&mut &*tap).write(outgoing) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,

@@ -20,5 +20,5 @@ mod tcp;
 pub use egress_policy::addresses;
 
 pub use carrier::{Carrier, Links};
-pub use network::{Network, Offloads};
+pub use network::{Network, Offloads, unfinished_checksum};
 pub use stack::{Event, FlowId, QueryId, Stack};

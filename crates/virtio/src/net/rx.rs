@@ -3,9 +3,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use user_net::Network;
-use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_HDR_F_DATA_VALID,
-};
+use virtio_bindings::virtio_net::{VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MRG_RXBUF};
 
 use super::frame::{self, HEADER_LEN, LARGEST_TO_GUEST};
 use crate::{Chain, DeviceQueue, QueueError, rate_limit::warn_limited};
@@ -29,7 +27,7 @@ pub(super) struct RxRing {
     answers: Vec<(u16, u32)>,
     /// Header and frame; empty when there is none.
     packet: Vec<u8>,
-    flags: u8,
+    takes_unfinished: bool,
     /// Buffers one frame may be spread over.
     most_buffers: usize,
     unheard: bool,
@@ -54,10 +52,7 @@ impl RxRing {
                 true => usize::from(queue.size()),
                 false => 1,
             },
-            flags: match has(VIRTIO_NET_F_GUEST_CSUM) {
-                true => VIRTIO_NET_HDR_F_DATA_VALID as u8,
-                false => 0,
-            },
+            takes_unfinished: has(VIRTIO_NET_F_GUEST_CSUM),
             queue,
             stock: VecDeque::new(),
             spare: Vec::new(),
@@ -135,7 +130,7 @@ impl RxRing {
     /// Puts the frame into the first `buffers` of the stock, which have room for it.
     fn send(&mut self, buffers: usize) -> Result<(), QueueError> {
         // There are no more than the queue is long.
-        frame::put_header(&mut self.packet, self.flags, buffers as u16);
+        frame::put_header(&mut self.packet, self.takes_unfinished, buffers as u16);
         let memory = Arc::clone(self.queue.memory());
         let mut rest = self.packet.as_slice();
         for chain in self.stock.drain(..buffers) {
