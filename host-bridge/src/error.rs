@@ -326,16 +326,22 @@ impl Error {
                 });
             }
             Error::Publish { source, .. } => match source.kind() {
-                io::ErrorKind::AddrInUse => "another program has it; --publish 0:GUEST takes one that is free",
+                io::ErrorKind::AddrInUse => {
+                    "another program has it; --publish 0:GUEST takes one that is free"
+                }
                 io::ErrorKind::PermissionDenied => "ports below 1024 are often for root only",
                 io::ErrorKind::AddrNotAvailable => "no network interface of this host has that address",
                 _ => return None,
             },
             Error::SetUnlearned { name, .. } => {
                 let name = name.trim_start_matches('@');
-                return Some(format!("a set can be a file with a rule a line: sets/{name} beside coffer's configuration"));
+                return Some(format!(
+                    "a set can be a file with a rule a line: sets/{name} beside coffer's configuration"
+                ));
             }
-            Error::TooManyRules { .. } | Error::PolicyTooLong { .. } => "a rule such as *.example.com stands for many",
+            Error::TooManyRules { .. } | Error::PolicyTooLong { .. } => {
+                "a rule such as *.example.com stands for many"
+            }
             Error::UnknownRule { there, .. } if there.is_empty() => "it has no rules",
             Error::UnknownRule { there, .. } => return Some(format!("there are: {there}")),
             Error::ProxyVariable { variable, .. } => {
@@ -374,7 +380,8 @@ impl Error {
     }
 }
 
-const RULE_FORM: &str = "a rule is example.com, *.example.com, 192.0.2.0/24 or @set, and may end in :PORT or :FIRST-LAST";
+const RULE_FORM: &str =
+    "a rule is example.com, *.example.com, 192.0.2.0/24 or @set, and may end in :PORT or :FIRST-LAST";
 
 fn io_hint(act: &str, source: &io::Error) -> Option<String> {
     match source.kind() {

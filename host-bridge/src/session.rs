@@ -10,8 +10,8 @@ use std::{
     time::Duration,
 };
 
-use egress_policy::control::Spent;
 use agent_protocol::{GuestInfo, Request, StreamId, TerminalSize};
+use egress_policy::control::Spent;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use vmm_api::{
@@ -129,11 +129,12 @@ impl Session {
         let (asked, shut_down) = oneshot::channel();
         link.shut_down_when(shut_down);
         let log = directory.machine_log();
-        // Both or none: a session whose network cannot be guarded has no machine either.
-        let (machine, egress) = tokio::try_join!(
+        let around = surroundings(&directory, &link, &record)?;
+        let (machine, egress) = both(
             Machine::start(&plan.vmm, &config, &log, asked),
-            Egress::start(&plan.net, surroundings(&directory, &link, &record)?)
-        )?;
+            Egress::start(&plan.net, around),
+        )
+        .await?;
         record.machine = machine.id();
         record.write(directory.path())?;
         let session = Session {
@@ -318,6 +319,27 @@ pub(crate) fn control_socket(directory: &SessionDir) -> Result<PathBuf> {
     directory.paths().socket(directory.name(), CONTROL_SOCKET)
 }
 
+/// A session whose network cannot be guarded has no machine either. What is left of the one that started is gone
+/// before the error is told.
+async fn both(
+    machine: impl Future<Output = Result<Machine>>,
+    egress: impl Future<Output = Result<Egress>>,
+) -> Result<(Machine, Egress)> {
+    match tokio::join!(machine, egress) {
+        (Ok(machine), Ok(egress)) => Ok((machine, egress)),
+        (Ok(machine), Err(error)) => {
+            machine.kill().await;
+            Err(error)
+        }
+        (Err(error), egress) => {
+            if let Ok(egress) = egress {
+                egress.finish().await;
+            }
+            Err(error)
+        }
+    }
+}
+
 fn surroundings<'a>(
     directory: &'a SessionDir,
     link: &Arc<Link>,
@@ -375,7 +397,9 @@ fn first_record(directory: &SessionDir, plan: &Plan, ephemeral: bool) -> Record 
         env: plan.env.clone(),
         folders: plan.folders.clone(),
         net: plan.net.policy.clone(),
-        net_spent: former.as_ref().map_or_else(Spent::default, |former| former.net_spent),
+        net_spent: former
+            .as_ref()
+            .map_or_else(Spent::default, |former| former.net_spent),
         publish: plan.publish.clone(),
         created_unix_ms: former.map_or(now, |former| former.created_unix_ms),
         started_unix_ms: None,

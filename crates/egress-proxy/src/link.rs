@@ -41,6 +41,7 @@ struct Waiting {
 #[derive(Debug)]
 pub(crate) struct Incoming {
     pub(crate) message: ToEgress,
+    /// `None` with a question for a flow when this process has no descriptor left for it.
     pub(crate) stream: Option<OwnedFd>,
 }
 
@@ -155,6 +156,8 @@ struct Packet {
     bytes: [u8; MAX_MESSAGE],
     len: usize,
     whole: bool,
+    /// Descriptors came that were not taken.
+    lost: bool,
     descriptors: Vec<OwnedFd>,
 }
 
@@ -173,9 +176,8 @@ fn packet(socket: &OwnedFd) -> rustix::io::Result<Packet> {
     Ok(Packet {
         bytes,
         len: received.bytes,
-        whole: !received
-            .flags
-            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC),
+        whole: !received.flags.contains(ReturnFlags::TRUNC),
+        lost: received.flags.contains(ReturnFlags::CTRUNC),
         descriptors,
     })
 }
@@ -191,7 +193,10 @@ impl Packet {
             .ok_or(EgressError::Hostile("not a message"))?;
         let stream = self.descriptors.pop();
         let expected = matches!(message, ToEgress::Open { .. });
-        if !self.descriptors.is_empty() || stream.is_some() != expected {
+        let came = stream.is_some() || self.lost;
+        // Of one that was sent and none that was taken, the guilt is with the limit of descriptors.
+        let several = !self.descriptors.is_empty() || (stream.is_some() && self.lost);
+        if several || came != expected {
             return Err(EgressError::Hostile("a descriptor too many or too few"));
         }
         Ok(Incoming { message, stream })

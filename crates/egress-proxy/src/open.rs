@@ -66,7 +66,7 @@ async fn far_end(session: &Session, live: &Live, rule: &str) -> Result<Connected
         let _ = live.address.set(connected.address);
     }
     // The policy may have changed meanwhile.
-    session.still_allowed(live)?;
+    session.still_allowed(live, &own::addresses()?)?;
     Ok(connected)
 }
 
@@ -92,7 +92,7 @@ pub(crate) fn checked(
     addresses: Vec<IpAddr>,
     rule: &str,
 ) -> Result<Vec<IpAddr>, Refusal> {
-    let own = own::addresses().map_err(|_| Reason::ThisHost)?;
+    let own = own::addresses()?;
     let policy = session.policy();
     let mut refused = Vec::new();
     let mut good = Vec::new();
@@ -124,6 +124,8 @@ pub(crate) fn checked(
 async fn stand(session: &Session, live: &Live, guest: UnixStream, connected: Connected, rule: String) {
     // The kernel's own size does, only slower.
     let _ = set_socket_send_buffer_size(&guest, GUEST_BUFFER);
+    // Whatever ends before its time, this process with it, ends with a reset: nobody takes half for the whole.
+    let _ = set_socket_linger(&connected.stream, Some(Duration::ZERO));
     live.open();
     session.link.send(&FromEgress::Opened { id: live.id });
     let opened = What::Opened {
@@ -144,11 +146,12 @@ async fn stand(session: &Session, live: &Live, guest: UnixStream, connected: Con
         end,
     };
     session.records.flow(live.subject(), closed);
-    if carried.is_err() {
-        // A reset, and nothing that was still to be sent.
-        let _ = set_socket_linger(&connected.stream, Some(Duration::ZERO));
-        session
+    match carried {
+        Ok(()) => {
+            let _ = set_socket_linger(&connected.stream, None);
+        }
+        Err(_) => session
             .link
-            .send_then_close(&FromEgress::Broken { id: live.id }, Some(guest));
+            .send_then_close(&FromEgress::Broken { id: live.id }, Some(guest)),
     }
 }

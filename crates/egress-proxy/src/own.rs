@@ -1,12 +1,14 @@
 //! The addresses of this host, asked of the kernel over a socket each time: they change.
 
-use std::{io, net::IpAddr};
+use std::net::IpAddr;
 
+use egress_policy::Reason;
 use nix::ifaddrs::getifaddrs;
 
 /// Fails closed: a caller that cannot know them connects to nothing.
-pub(crate) fn addresses() -> io::Result<Vec<IpAddr>> {
-    let interfaces = getifaddrs().map_err(io::Error::from)?;
+pub(crate) fn addresses() -> Result<Vec<IpAddr>, Reason> {
+    // The only reason not to be told is that there is no descriptor to ask with.
+    let interfaces = getifaddrs().map_err(|_| Reason::TooManyFlows)?;
     Ok(interfaces
         .filter_map(|interface| {
             let address = interface.address?;

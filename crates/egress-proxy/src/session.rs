@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    net::IpAddr,
     os::fd::OwnedFd,
     rc::Rc,
     time::Instant,
@@ -140,20 +141,24 @@ impl Session {
     fn change_policy(&self, policy: EgressPolicy) {
         self.budget.limit(&policy);
         *self.policy.borrow_mut() = Rc::new(policy);
+        let own = own::addresses();
         for flow in self.flows.all() {
-            if let Err(refusal) = self.still_allowed(&flow) {
+            let allowed = match &own {
+                Ok(own) => self.still_allowed(&flow, own),
+                Err(reason) => Err((*reason).into()),
+            };
+            if let Err(refusal) = allowed {
                 flow.cut(End::Cut, refusal.reason);
             }
         }
     }
 
     /// Is a flow what the policy of now allows, and where it leads?
-    pub(crate) fn still_allowed(&self, flow: &Live) -> Result<(), Refusal> {
+    pub(crate) fn still_allowed(&self, flow: &Live, own: &[IpAddr]) -> Result<(), Refusal> {
         let policy = self.policy();
         allowed(&policy.decide(&flow.target, flow.port))?;
         if let Some(address) = flow.address.get() {
-            let own = own::addresses().map_err(|_| Reason::ThisHost)?;
-            policy.decide_address(*address, flow.port, &own)?;
+            policy.decide_address(*address, flow.port, own)?;
         }
         Ok(())
     }
@@ -184,9 +189,8 @@ impl Session {
                     target,
                     port,
                 },
-                Some(stream),
+                stream,
             ) => return self.open(Live::new(id, source, target, port), stream),
-            (ToEgress::Open { .. }, None) => return Err(EgressError::Hostile("a flow without a stream")),
             (ToEgress::Dropped(dropped), _) => self.records.dropped(dropped),
         }
         Ok(())
@@ -209,7 +213,11 @@ impl Session {
         }
     }
 
-    fn open(self: &Rc<Self>, live: Live, stream: OwnedFd) -> Result<(), EgressError> {
+    fn open(self: &Rc<Self>, live: Live, stream: Option<OwnedFd>) -> Result<(), EgressError> {
+        let Some(stream) = stream else {
+            self.refuse(&live, Reason::TooManyFlows.into());
+            return Ok(());
+        };
         let guest = guest_stream(stream)?;
         let live = Rc::new(live);
         let policy = self.policy();
@@ -280,7 +288,7 @@ impl Session {
 pub(crate) struct Refusal {
     pub(crate) reason: Reason,
     pub(crate) rule: Option<String>,
-    pub(crate) address: Option<std::net::IpAddr>,
+    pub(crate) address: Option<IpAddr>,
 }
 
 impl From<Reason> for Refusal {

@@ -8,8 +8,15 @@
 //!
 //! EGRESS is the `coffer-egress` program and CONFIG a file with the line of JSON it begins with. Its events go to
 //! standard error, or to the file that `CABLE_EVENTS` names. Exits as the command does.
-#![allow(unsafe_code, reason = "a TAP device is made by ioctls that have no safe wrapper")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a tool for tests ends when something is wrong")]
+#![allow(
+    unsafe_code,
+    reason = "a TAP device is made by ioctls that have no safe wrapper"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a tool for tests ends when something is wrong"
+)]
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -25,7 +32,9 @@ use std::{
     },
 };
 
-use egress_policy::addresses::{GATEWAY_V4, GATEWAY_V6, GUEST_MAC, GUEST_V4, GUEST_V6, MTU, PREFIX_V4, PREFIX_V6};
+use egress_policy::addresses::{
+    GATEWAY_V4, GATEWAY_V6, GUEST_MAC, GUEST_V4, GUEST_V6, MTU, PREFIX_V4, PREFIX_V6,
+};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     net::{AddressFamily, SocketFlags, SocketType, socketpair},
@@ -129,7 +138,11 @@ pub(crate) fn leave_for_a_network_of_our_own(mtu: &str) -> File {
 }
 
 fn open_tap() -> File {
-    let tap = OpenOptions::new().read(true).write(true).open("/dev/net/tun").unwrap();
+    let tap = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+        .unwrap();
     // SAFETY: `ifreq` is integers in a union, for which zero is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"cable0\0") {
@@ -145,7 +158,11 @@ fn open_tap() -> File {
     let offloads = libc::c_ulong::from(libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6);
     // SAFETY: the argument is a number.
     let offloaded = unsafe { libc::ioctl(descriptor, libc::TUNSETOFFLOAD, offloads) };
-    assert!(made == 0 && sized == 0 && offloaded == 0, "{}", io::Error::last_os_error());
+    assert!(
+        made == 0 && sized == 0 && offloaded == 0,
+        "{}",
+        io::Error::last_os_error()
+    );
     rustix::io::ioctl_fionbio(&tap, true).unwrap();
     tap
 }
@@ -159,7 +176,11 @@ pub(crate) fn carry(tap: &File, mut carrier: Carrier, over: &AtomicBool) {
     let mut outgoing = Vec::with_capacity(LARGEST);
     let mut blocked = false;
     while !over.load(Ordering::Relaxed) {
-        let wake = if blocked { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        let wake = if blocked {
+            PollFlags::IN | PollFlags::OUT
+        } else {
+            PollFlags::IN
+        };
         let mut ready = [
             PollFd::new(tap, wake),
             PollFd::from_borrowed_fd(carrier.wake(), PollFlags::IN),

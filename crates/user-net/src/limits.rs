@@ -4,8 +4,9 @@ use std::time::Duration;
 
 /// Flows that stand or are about to. A build farm's worth of connections; each costs two descriptors and two buffers.
 pub(crate) const MAX_FLOWS: usize = 1024;
-/// Of those, flows that wait for a verdict or for the guest's last word of the handshake. Linux lets 128 wait.
-pub(crate) const MAX_OPENING: usize = 256;
+/// Of those, flows that wait for a verdict or for the guest's last word of the handshake. A program may well open 500
+/// at once, and a flood of them still leaves room for as many.
+pub(crate) const MAX_OPENING: usize = 512;
 /// A flow that waits longer for its verdict is refused; `coffer-egress` gives up on an address sooner.
 pub(crate) const OPENING_DEADLINE: Duration = Duration::from_secs(60);
 /// A flow that the guest does not finish opening.

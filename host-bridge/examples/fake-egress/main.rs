@@ -65,7 +65,11 @@ fn beside(file: &str) -> PathBuf {
 
 fn note(line: &str) {
     let mut options = OpenOptions::new();
-    let mut heard = options.create(true).append(true).open(beside("egress.heard")).unwrap();
+    let mut heard = options
+        .create(true)
+        .append(true)
+        .open(beside("egress.heard"))
+        .unwrap();
     heard.write_all(format!("{line}\n").as_bytes()).unwrap();
 }
 

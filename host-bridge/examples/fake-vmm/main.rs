@@ -10,6 +10,7 @@ mod exec;
 mod files;
 mod folders;
 mod net;
+mod published;
 
 use std::{
     collections::HashMap,
@@ -160,7 +161,11 @@ fn serve(machine: &Arc<Machine>) {
                 end(ExitReason::Reset);
             }
             HostMessage::Ping { nonce } => send(&mut control, &GuestMessage::Pong { nonce }),
-            HostMessage::Owner { nonce, protocol, port } => {
+            HostMessage::Owner {
+                nonce,
+                protocol,
+                port,
+            } => {
                 let owner = Some(net::owner(protocol, port));
                 send(&mut control, &GuestMessage::Owner { nonce, owner });
             }
@@ -176,6 +181,7 @@ fn operate(machine: &Machine, id: StreamId, request: Request) {
     let mut stream = dial(&machine.agent, Role::Stream(id));
     match request {
         Request::Exec(exec) if exec.argv[0] == b"fake-connect" => net::connect(machine, &exec, &mut stream),
+        Request::Connect { port } => published::serve(machine, port, &mut stream),
         Request::Exec(exec) => exec::run(machine, id, &exec, stream),
         files => {
             let reply = files::serve(machine, files, &mut stream);

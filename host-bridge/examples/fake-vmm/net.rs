@@ -11,8 +11,8 @@ use egress_policy::{
     link::{FromEgress, Id, MAX_MESSAGE, Protocol, ToEgress, VERSION, decode, encode},
 };
 use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv,
-    sendmsg, socketpair,
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    recv, sendmsg, socketpair,
 };
 use vmm_api::Response;
 
@@ -36,7 +36,11 @@ impl Link {
     pub(crate) fn take(&self, link: Option<OwnedFd>) -> Response {
         let refused = |why: &str| Response::Refused { why: why.into() };
         let Some(link) = link.filter(|_| !self.refuses) else {
-            return refused(if self.refuses { "no card" } else { "no descriptor came with it" });
+            return refused(if self.refuses {
+                "no card"
+            } else {
+                "no descriptor came with it"
+            });
         };
         say(&link, &ToEgress::Hello { version: VERSION }, None);
         assert_eq!(hear(&link), Some(FromEgress::Hello { version: VERSION }));
@@ -51,7 +55,13 @@ impl Link {
         *last += 1;
         let question = question(Id(*last));
         let opens = matches!(question, ToEgress::Open { .. });
-        let pair = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        let pair = socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
         say(link, &question, opens.then_some(&pair.1));
         drop(pair.1);
         hear(link)
@@ -67,7 +77,12 @@ fn say(link: &OwnedFd, message: &ToEgress, beside: Option<&OwnedFd>) {
         assert!(ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)));
     }
     // One that is gone is found when it is heard.
-    let _ = sendmsg(link, &[std::io::IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL);
+    let _ = sendmsg(
+        link,
+        &[std::io::IoSlice::new(&bytes)],
+        &mut ancillary,
+        SendFlags::NOSIGNAL,
+    );
 }
 
 fn hear(link: &OwnedFd) -> Option<FromEgress> {

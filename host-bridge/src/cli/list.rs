@@ -12,8 +12,8 @@ use crate::{
     output,
     shape::Bytes,
     state::{
-        Entry, Record, State, Table, console_of, egress_log_of, keeper_log_of, machine_log_of, outputs_of, unix_ms,
-        uploads_of,
+        Entry, Record, State, Table, console_of, egress_log_of, keeper_log_of, machine_log_of, outputs_of,
+        unix_ms, uploads_of,
     },
 };
 

@@ -15,14 +15,14 @@ use vmm_api::ShareName;
 use crate::{
     BootImage, Error, Paths, Result, console,
     error::Context,
-    output,
-    reap::MACHINE_PROGRAM,
-    session::{BOOT_DEADLINE, Plan},
     net::{
         EGRESS_PROGRAM, NetChange, NetPlan,
         publish::{Publish, published_of, wide_open},
         rules_of, upstream_from_environment,
     },
+    output,
+    reap::MACHINE_PROGRAM,
+    session::{BOOT_DEADLINE, Plan},
     shape::{Shape, parse_bytes, parse_cpus, parse_disk, parse_memory, parse_span},
     share::{Asked, Guard, SharedFolder, asked_of, settle},
     terminal,
@@ -167,7 +167,11 @@ impl NetArguments {
     }
 
     /// The policy of a session that had `former` before, and variables that go with it.
-    pub(super) fn settle(&self, paths: &Paths, former: &EgressPolicy) -> Result<(EgressPolicy, Vec<(String, String)>)> {
+    pub(super) fn settle(
+        &self,
+        paths: &Paths,
+        former: &EgressPolicy,
+    ) -> Result<(EgressPolicy, Vec<(String, String)>)> {
         let (sets, mut env) = (paths.sets(), Vec::new());
         let mut rules = Vec::new();
         for (option, effect, typed) in [

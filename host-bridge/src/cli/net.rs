@@ -92,7 +92,10 @@ async fn add(paths: &Paths, word: &'static str, effect: Effect, asked: &ChangeAr
     for text in &asked.rules {
         let set = rules_of(&paths.sets(), word, effect, text)?;
         set.notes.iter().for_each(|note| output::note(note));
-        let set_env = set.env.iter().map(|(key, value)| format!("{text}: commands need --env {key}={value}"));
+        let set_env = set
+            .env
+            .iter()
+            .map(|(key, value)| format!("{text}: commands need --env {key}={value}"));
         set_env.for_each(|note| output::note(&console::one_line(&note)));
         rules.extend(set.rules);
     }
@@ -108,7 +111,10 @@ async fn forget(paths: &Paths, asked: &ChangeArguments) -> Result<u8> {
 async fn change(paths: &Paths, name: &str, change: NetChange) -> Result<u8> {
     let name: SessionName = name.parse()?;
     if !change_stopped(paths, &name, &change)? {
-        KeeperClient::connect(paths, &name).await?.net_change(change).await?;
+        KeeperClient::connect(paths, &name)
+            .await?
+            .net_change(change)
+            .await?;
     }
     Ok(0)
 }
@@ -337,7 +343,10 @@ impl Page<'_> {
             output::line(&format!("  at most {}; {} used", Bytes(max), Bytes(spent.bytes)))?;
         }
         if let Some(max) = policy.max_connections {
-            output::line(&format!("  at most {max} connections; {} used", spent.connections))?;
+            output::line(&format!(
+                "  at most {max} connections; {} used",
+                spent.connections
+            ))?;
         }
         Ok(())
     }
@@ -435,7 +444,9 @@ pub(super) fn print_published(published: &[Publish]) -> io::Result<()> {
         return Ok(());
     }
     output::line("\npublished:")?;
-    published.iter().try_for_each(|publish| output::line(&format!("  {publish}")))
+    published
+        .iter()
+        .try_for_each(|publish| output::line(&format!("  {publish}")))
 }
 
 /// The rules, and what becomes of the rest.
@@ -447,7 +458,9 @@ pub(super) fn policy_lines(policy: &EgressPolicy) -> Vec<String> {
         .collect();
     lines.push(
         match (policy.unknown, policy.rules.is_empty()) {
-            (Unknown::Ask, _) => "what no rule names is asked about, and refused while there is nobody to ask",
+            (Unknown::Ask, _) => {
+                "what no rule names is asked about, and refused while there is nobody to ask"
+            }
             (Unknown::Refuse, true) => "nothing",
             (Unknown::Refuse, false) => "nothing else",
         }

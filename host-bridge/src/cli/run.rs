@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use egress_policy::EgressPolicy;
+use egress_policy::{EgressPolicy, Reason};
 
 use super::machine::{CommandArguments, FolderArguments, MachineArguments, NetArguments};
 use crate::{
@@ -108,18 +108,18 @@ async fn finish(session: &mut Session, arguments: &Arguments) -> (Option<PathBuf
 
 /// A command that failed may have failed for this.
 fn tell_refused(refused: &[Refusal]) {
-    let helped: Vec<&Refusal> = refused
-        .iter()
-        .filter(|refusal| a_rule_helps(refusal.reason))
-        .collect();
-    for refusal in helped.iter().take(MAX_REFUSED_TOLD) {
+    for refusal in refused.iter().take(MAX_REFUSED_TOLD) {
         let place = console::one_line(&place(&refusal.target, refusal.port));
         let why = refusal.reason.text();
-        output::note(&format!(
-            "network: {place} refused ({why}); --allow {place} lets it"
-        ));
+        // A rule for it would not change what a deny rule says of the same.
+        let hint = match refusal.reason {
+            Reason::Denied => String::new(),
+            reason if a_rule_helps(reason) => format!("; --allow {place} lets it"),
+            _ => String::new(),
+        };
+        output::note(&format!("network: {place} refused ({why}){hint}"));
     }
-    if let more @ 1.. = helped.len().saturating_sub(MAX_REFUSED_TOLD) {
+    if let more @ 1.. = refused.len().saturating_sub(MAX_REFUSED_TOLD) {
         output::note(&format!("network: and {more} more: coffer net"));
     }
 }

@@ -87,7 +87,8 @@ pub(super) async fn up(paths: &Paths, mut arguments: Arguments) -> Result<u8> {
         }
         Report::Ready { name } => {
             output::line(name.as_str()).act("standard output cannot be written")?;
-            let published = Record::read(&paths.session(&name)).map_or_else(|_| Vec::new(), |record| record.publish);
+            let published =
+                Record::read(&paths.session(&name)).map_or_else(|_| Vec::new(), |record| record.publish);
             super::net::tell_published(&published, arguments.quiet);
         }
         Report::Failed { what, hint, code } => {

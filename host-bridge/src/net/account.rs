@@ -135,7 +135,9 @@ impl Account {
         };
         if let Some(row) = self.reached.get_mut(flow.row) {
             row.sent = row.sent.saturating_add(sent.saturating_sub(flow.sent));
-            row.received = row.received.saturating_add(received.saturating_sub(flow.received));
+            row.received = row
+                .received
+                .saturating_add(received.saturating_sub(flow.received));
             row.last_unix_ms = row.last_unix_ms.max(entry.record.unix_ms);
         }
         (flow.sent, flow.received) = (sent, received);

@@ -392,7 +392,11 @@ impl Keeper {
     fn died(&mut self) -> Duration {
         let now = Instant::now();
         self.deaths.push_back(now);
-        while self.deaths.front().is_some_and(|at| now.duration_since(*at) > OFTEN_SPAN) {
+        while self
+            .deaths
+            .front()
+            .is_some_and(|at| now.duration_since(*at) > OFTEN_SPAN)
+        {
             self.deaths.pop_front();
         }
         match self.deaths.len() {
@@ -410,7 +414,9 @@ impl Keeper {
             ),
             _ => "it is started again with the same rules".to_owned(),
         };
-        self.recorder.note(format!("coffer-egress died: {how}; {when}")).await;
+        self.recorder
+            .note(format!("coffer-egress died: {how}; {when}"))
+            .await;
     }
 
     /// `None` when the session ends meanwhile: a machine that ends takes its link along, and the process ends with it.

@@ -7,10 +7,7 @@ use egress_policy::{
     control::{Record, What},
     link::Protocol,
 };
-use tokio::{
-    sync::mpsc,
-    task::JoinHandle,
-};
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::journal::{By, Entry, Recorder};
 use crate::agent::Link;

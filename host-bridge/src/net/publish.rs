@@ -88,7 +88,12 @@ impl Listening {
     pub(crate) fn serve(self, link: &Arc<Link>) -> Serving {
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let serve = |(listener, publish): (TcpListener, Publish)| {
-            tokio::spawn(accept(listener, publish.guest, Arc::clone(link), Arc::clone(&room)))
+            tokio::spawn(accept(
+                listener,
+                publish.guest,
+                Arc::clone(link),
+                Arc::clone(&room),
+            ))
         };
         Serving(self.0.into_iter().map(serve).collect())
     }

@@ -115,12 +115,7 @@ fn address(text: &str) -> Option<SocketAddr> {
 }
 
 fn link_number(name: &str) -> Option<u32> {
-    let socket = socket_with(
-        AddressFamily::INET,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    );
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
     name_to_index(socket.ok()?, name).ok()
 }
 

@@ -39,7 +39,10 @@ impl Tally {
     }
 
     pub(super) fn spent(&self) -> Spent {
-        let open = self.open.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
+        let open = self
+            .open
+            .values()
+            .fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
         Spent {
             bytes: self.closed.bytes.saturating_add(open),
             ..self.closed

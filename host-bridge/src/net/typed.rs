@@ -13,7 +13,12 @@ use crate::{Error, Result};
 /// The rules of one `--allow` or `--deny`; a set may have many.
 pub(crate) fn rules_of(sets: &Path, option: &'static str, effect: Effect, text: &str) -> Result<Set> {
     match text.strip_prefix('@') {
-        Some(name) => sets::expand(sets, &Tools::of_this_host(), &set_name(option, text, name)?, effect),
+        Some(name) => sets::expand(
+            sets,
+            &Tools::of_this_host(),
+            &set_name(option, text, name)?,
+            effect,
+        ),
         None => Ok(Set {
             rules: vec![rule(option, effect, text)?],
             ..Set::default()

@@ -35,7 +35,11 @@ fn upstream(variable: impl Fn(&'static str) -> Option<String>) -> Result<Upstrea
     if no_proxy.iter().any(|entry| entry == "*") {
         return Ok(Upstream::default());
     }
-    Ok(Upstream { http, https, no_proxy })
+    Ok(Upstream {
+        http,
+        https,
+        no_proxy,
+    })
 }
 
 fn list(value: &str) -> Vec<String> {

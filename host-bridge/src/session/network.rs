@@ -49,7 +49,10 @@ impl Session {
 
     /// Ends the network's process and waits until its last words are written. Says what was refused.
     pub async fn end_network(&self) -> Vec<Refusal> {
-        self.published.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.published
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let egress = self.egress.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(egress) = egress else {
             return Vec::new();

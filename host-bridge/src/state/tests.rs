@@ -80,7 +80,10 @@ fn a_record_from_before_there_was_a_network_is_read_as_one_that_may_reach_nothin
     }
     fs::write(root.path().join(RECORD_FILE), old.to_string()).unwrap();
     let read = Record::read(root.path()).unwrap();
-    assert_eq!((read.version, read.net), (RECORD_VERSION, EgressPolicy::default()));
+    assert_eq!(
+        (read.version, read.net),
+        (RECORD_VERSION, EgressPolicy::default())
+    );
 }
 
 #[test]

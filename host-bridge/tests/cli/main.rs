@@ -4,6 +4,7 @@
 
 mod copy;
 mod net;
+mod publish;
 mod rig;
 mod run;
 mod session;

@@ -166,3 +166,39 @@ impl Flows {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live() -> Live {
+        let live = Live::new(Id(1), 1, Target::Address(IpAddr::from([192, 0, 2, 1])), 1);
+        live.open();
+        live
+    }
+
+    fn end_after(live: &Live, silence: std::time::Duration) -> Option<End> {
+        live.tick(Instant::now() + silence);
+        live.ended.get().map(|ended| ended.end)
+    }
+
+    #[test]
+    fn a_flow_on_which_nothing_is_said_ends_sooner_when_one_side_has_finished() {
+        let flow = live();
+        assert_eq!(end_after(&flow, HALF_IDLE_DEADLINE), None);
+        assert_eq!(end_after(&flow, IDLE_DEADLINE), Some(End::Idle));
+        let flow = live();
+        flow.half_closed.set(true);
+        assert_eq!(end_after(&flow, HALF_IDLE_DEADLINE), Some(End::Idle));
+    }
+
+    #[test]
+    fn what_carries_is_not_idle_and_says_how_much_once() {
+        let flow = live();
+        let later = Instant::now() + IDLE_DEADLINE;
+        flow.count_sent(5);
+        assert!(flow.tick(later));
+        assert!(!flow.tick(later + CARRIED_INTERVAL));
+        assert_eq!(flow.ended.get(), None);
+    }
+}

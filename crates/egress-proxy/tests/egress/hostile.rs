@@ -127,11 +127,17 @@ fn a_machine_that_is_gone_ends_the_process_and_its_flows_are_told() {
 
 #[test]
 fn an_owner_that_is_gone_ends_the_process() {
-    let server = Server::start(echo);
+    use std::io::{ErrorKind, Read};
+    let (sender, ended) = std::sync::mpsc::channel();
+    let server = Server::start(move |mut stream| {
+        let read = stream.read(&mut [0]).map_err(|error| error.kind());
+        sender.send(read).unwrap();
+    });
     let mut machine = Machine::start(&config(allow(&["127.0.0.1"])));
     let _flow = machine.open(address("127.0.0.1"), server.port).unwrap();
     machine.close_stdin();
     assert_eq!(machine.wait().code(), Some(0));
+    assert_eq!(ended.recv().unwrap(), Err(ErrorKind::ConnectionReset));
     assert!(machine.is_hung_up());
 }
 
@@ -244,6 +250,24 @@ fn events_that_nobody_reads_stop_new_flows_and_not_old_ones() {
     let (_, mut guest) = machine.open(address("127.0.0.1"), server.port).unwrap();
     let stopped = (0..50_000).any(|_| machine.open(address("127.0.0.1"), server.port).is_err());
     assert!(stopped);
+    guest.write_all(b"still\n").unwrap();
+    guest.read_exact(&mut [0; 6]).unwrap();
+}
+
+#[test]
+fn without_descriptors_flows_are_refused_and_the_link_lives() {
+    use std::io::{Read, Write};
+    let server = Server::start(echo);
+    let mut machine = Machine::poor(&config(allow(&["127.0.0.1"])), 40);
+    let mut flows = Vec::new();
+    for _ in 0..100 {
+        match machine.open(address("127.0.0.1"), server.port) {
+            Ok(flow) => flows.push(flow),
+            Err(reason) => assert_eq!(reason, Reason::TooManyFlows),
+        }
+    }
+    assert!((5..20).contains(&flows.len()), "{}", flows.len());
+    let (_, guest) = &mut flows[0];
     guest.write_all(b"still\n").unwrap();
     guest.read_exact(&mut [0; 6]).unwrap();
 }

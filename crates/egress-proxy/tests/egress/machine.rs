@@ -27,6 +27,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
     recv, sendmsg, socketpair, sockopt,
 };
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// Longer than anything takes that works.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -95,7 +96,7 @@ impl Machine {
 
     /// Its owner reads nothing it says.
     pub(crate) fn deaf(config: &Config) -> Self {
-        let mut machine = Machine::spawn_heard(|stdout| {
+        let mut machine = Machine::spawn_as(None, |stdout| {
             let (_, receiver) = mpsc::channel();
             std::mem::forget(stdout);
             receiver
@@ -105,13 +106,21 @@ impl Machine {
         machine
     }
 
+    /// Has so many descriptors and no more.
+    pub(crate) fn poor(config: &Config, descriptors: u64) -> Self {
+        let mut machine = Machine::spawn_as(Some(descriptors), events);
+        machine.write(config);
+        machine.greet();
+        machine
+    }
+
     /// Not yet configured, and not greeted.
     pub(crate) fn spawn() -> Self {
-        Machine::spawn_heard(events)
+        Machine::spawn_as(None, events)
     }
 
     #[allow(unsafe_code, reason = "a child gets a descriptor of a given number")]
-    fn spawn_heard(events: impl FnOnce(ChildStdout) -> mpsc::Receiver<Event>) -> Self {
+    fn spawn_as(descriptors: Option<u64>, events: impl FnOnce(ChildStdout) -> mpsc::Receiver<Event>) -> Self {
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -126,13 +135,20 @@ impl Machine {
         let theirs = rustix::io::fcntl_dupfd_cloexec(&theirs, 10).unwrap();
         let raw = theirs.as_raw_fd();
         let pass = move || {
+            if descriptors.is_some() {
+                let limit = Rlimit {
+                    current: descriptors,
+                    maximum: descriptors,
+                };
+                setrlimit(Resource::Nofile, limit)?;
+            }
             // SAFETY: `dup2` touches no memory, and `raw` is open until the child is spawned.
             match unsafe { libc::dup2(raw, LINK_DESCRIPTOR) } {
                 0.. => Ok(()),
                 _ => Err(std::io::Error::last_os_error()),
             }
         };
-        // SAFETY: `pass` only calls `dup2`, which may be called between fork and exec.
+        // SAFETY: `pass` only calls `setrlimit` and `dup2`, which may be called between fork and exec.
         unsafe { command.pre_exec(pass) };
         let mut child = command.spawn().unwrap();
         drop(theirs);

@@ -10,6 +10,7 @@ mod machine;
 mod servers;
 
 mod addresses;
+mod budgets;
 mod flows;
 mod hostile;
 mod names;

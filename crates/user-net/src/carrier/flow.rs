@@ -132,10 +132,16 @@ impl Flow {
 
     /// The far end did not just end its direction, it is gone.
     fn is_closed(&self) -> bool {
-        let mut look = [rustix::event::PollFd::new(&self.stream, rustix::event::PollFlags::empty())];
+        let mut look = [rustix::event::PollFd::new(
+            &self.stream,
+            rustix::event::PollFlags::empty(),
+        )];
         let at_once = rustix::time::Timespec::default();
         let looked = rustix::event::poll(&mut look, Some(&at_once));
-        looked.is_err() || look.iter().any(|look| look.revents().contains(rustix::event::PollFlags::HUP))
+        looked.is_err()
+            || look
+                .iter()
+                .any(|look| look.revents().contains(rustix::event::PollFlags::HUP))
     }
 
     /// Waits for what is blocked, and for nothing else: an end that nobody waits for would be told again and again.

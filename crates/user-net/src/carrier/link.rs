@@ -71,7 +71,12 @@ impl Link {
         let got = {
             let mut into = [rustix::io::IoSliceMut::new(&mut bytes)];
             let mut none = rustix::net::RecvAncillaryBuffer::new(&mut []);
-            match recvmsg(&self.socket, &mut into, &mut none, RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC) {
+            match recvmsg(
+                &self.socket,
+                &mut into,
+                &mut none,
+                RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
+            ) {
                 Err(Errno::AGAIN) => return Ok(None),
                 got => got?,
             }
@@ -79,7 +84,9 @@ impl Link {
         if got.bytes == 0 {
             return Err(LinkError::Closed);
         }
-        let message = bytes.get(..got.bytes).filter(|_| !got.flags.contains(ReturnFlags::TRUNC));
+        let message = bytes
+            .get(..got.bytes)
+            .filter(|_| !got.flags.contains(ReturnFlags::TRUNC));
         let message = message.and_then(decode).ok_or(LinkError::Malformed)?;
         match (self.greeted, &message) {
             (false, FromEgress::Hello { version: VERSION }) => self.greeted = true,

@@ -132,7 +132,12 @@ impl Carrier {
         };
         self.lose_link(now);
         match Link::new(descriptor) {
-            Ok(link) if self.watch.add(link.as_fd(), Token::Link, epoll::EventFlags::IN).is_ok() => {
+            Ok(link)
+                if self
+                    .watch
+                    .add(link.as_fd(), Token::Link, epoll::EventFlags::IN)
+                    .is_ok() =>
+            {
                 self.link = Some(link);
             }
             Ok(_) => {}
@@ -194,7 +199,12 @@ impl Carrier {
     }
 
     /// Asks, and remembers who did. False when nobody can be asked.
-    fn ask(&mut self, who: Asked, question: impl FnOnce(Id) -> ToEgress, beside: Option<&OwnedFd>) -> Option<Id> {
+    fn ask(
+        &mut self,
+        who: Asked,
+        question: impl FnOnce(Id) -> ToEgress,
+        beside: Option<&OwnedFd>,
+    ) -> Option<Id> {
         let link = self.link.as_mut()?;
         self.last_id += 1;
         let id = Id(self.last_id);

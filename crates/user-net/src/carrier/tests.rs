@@ -126,7 +126,13 @@ fn client() -> Client {
 }
 
 fn pair() -> (OwnedFd, OwnedFd) {
-    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
+    socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap()
 }
 
 #[test]
@@ -144,7 +150,16 @@ fn a_name_is_known_when_coffer_egress_says_so() {
     for (allowed, code) in [(true, ResponseCode::NoError), (false, ResponseCode::NXDomain)] {
         let name = format!("{allowed}.example.com");
         rig.carrier.receive(&ask(&name, RecordType::A));
-        let (ToEgress::Name { id, name: asked, protocol, .. }, None) = rig.heard() else {
+        let (
+            ToEgress::Name {
+                id,
+                name: asked,
+                protocol,
+                ..
+            },
+            None,
+        ) = rig.heard()
+        else {
             panic!("no question");
         };
         assert_eq!((asked.as_str(), protocol), (name.as_str(), Protocol::Udp));

@@ -10,7 +10,8 @@ use rustix::{
     buffer::spare_capacity,
     event::epoll,
     time::{
-        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+        timerfd_settime,
     },
 };
 
@@ -66,7 +67,12 @@ impl Watch {
         Ok(epoll::add(&self.epoll, fd, data, flags)?)
     }
 
-    pub(super) fn change(&self, fd: BorrowedFd<'_>, token: Token, flags: epoll::EventFlags) -> io::Result<()> {
+    pub(super) fn change(
+        &self,
+        fd: BorrowedFd<'_>,
+        token: Token,
+        flags: epoll::EventFlags,
+    ) -> io::Result<()> {
         let data = epoll::EventData::new_u64(token.number());
         Ok(epoll::modify(&self.epoll, fd, data, flags)?)
     }
@@ -82,7 +88,9 @@ impl Watch {
         let at_once = Timespec::default();
         // Interrupted: whoever waits for this descriptor comes back at once.
         let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&at_once));
-        let ready = events.iter().map(|event| (Token::from_number(event.data.u64()), event.flags));
+        let ready = events
+            .iter()
+            .map(|event| (Token::from_number(event.data.u64()), event.flags));
         ready.collect()
     }
 }

@@ -102,10 +102,14 @@ fn refusals_of_one_place_for_one_reason_are_one_row_with_the_rule_that_would_hel
         refused(None, Reason::NoRule, 1),
         refused(None, Reason::NoRule, 4),
         refused(Some(80), Reason::OtherHost, 1),
-        entry(1, None, What::Dropped {
-            reason: DropReason::Unnamed,
-            count: 2,
-        }),
+        entry(
+            1,
+            None,
+            What::Dropped {
+                reason: DropReason::Unnamed,
+                count: 2,
+            },
+        ),
     ]);
     let rows: Vec<_> = account
         .refused
@@ -114,7 +118,11 @@ fn refusals_of_one_place_for_one_reason_are_one_row_with_the_rule_that_would_hel
         .collect();
     assert_eq!(
         rows,
-        [("a.test", 5, Some("a.test")), ("a.test:80", 1, None), ("a.test", 2, None)]
+        [
+            ("a.test", 5, Some("a.test")),
+            ("a.test:80", 1, None),
+            ("a.test", 2, None)
+        ]
     );
 }
 
@@ -122,5 +130,8 @@ fn refusals_of_one_place_for_one_reason_are_one_row_with_the_rule_that_would_hel
 fn an_address_is_written_so_that_its_port_can_be_told() {
     let address: IpAddr = "2001:db8::1".parse().unwrap();
     assert_eq!(place(&Target::Address(address), Some(22)), "[2001:db8::1]:22");
-    assert_eq!(place(&Target::Address([192, 0, 2, 1].into()), Some(22)), "192.0.2.1:22");
+    assert_eq!(
+        place(&Target::Address([192, 0, 2, 1].into()), Some(22)),
+        "192.0.2.1:22"
+    );
 }

@@ -18,8 +18,11 @@ fn policy(rules: &[Rule]) -> EgressPolicy {
     }
 }
 
-fn added(there: &[Rule], more: &[Rule]) -> Vec<String> {
-    let policy = NetChange::Add(more.to_vec()).applied(&policy(there)).unwrap();
+fn added(there: &[&Rule], more: &[&Rule]) -> Vec<String> {
+    let owned = |rules: &[&Rule]| -> Vec<Rule> { rules.iter().map(|rule| (*rule).clone()).collect() };
+    let policy = NetChange::Add(owned(more))
+        .applied(&policy(&owned(there)))
+        .unwrap();
     policy.rules.iter().map(shown).collect()
 }
 
@@ -28,11 +31,14 @@ use Effect::{Allow, Deny};
 #[test]
 fn the_same_rule_twice_is_one_rule_and_the_last_word_counts() {
     let (allow, deny) = (rule(Allow, "example.com"), rule(Deny, "example.com"));
-    assert_eq!(added(&[allow.clone()], &[allow.clone()]), ["allow example.com"]);
-    assert_eq!(added(&[deny.clone()], &[allow.clone()]), ["allow example.com"]);
-    assert_eq!(added(&[allow.clone()], &[deny.clone()]), ["deny example.com"]);
+    assert_eq!(added(&[&allow], &[&allow]), ["allow example.com"]);
+    assert_eq!(added(&[&deny], &[&allow]), ["allow example.com"]);
+    assert_eq!(added(&[&allow], &[&deny]), ["deny example.com"]);
     let port = rule(Deny, "example.com:80");
-    assert_eq!(added(&[allow], &[port]), ["allow example.com", "deny example.com:80"]);
+    assert_eq!(
+        added(&[&allow], &[&port]),
+        ["allow example.com", "deny example.com:80"]
+    );
 }
 
 #[test]
@@ -40,11 +46,15 @@ fn a_set_stands_beside_what_was_typed_and_takes_the_place_of_itself_only() {
     let typed = rule(Deny, "example.com");
     let set = of_set(Allow, "example.com", "@a");
     assert_eq!(
-        added(&[typed.clone()], &[set.clone(), of_set(Allow, "example.com", "@b")]),
-        ["deny example.com", "allow example.com (@a)", "allow example.com (@b)"]
+        added(&[&typed], &[&set, &of_set(Allow, "example.com", "@b")]),
+        [
+            "deny example.com",
+            "allow example.com (@a)",
+            "allow example.com (@b)"
+        ]
     );
-    assert_eq!(added(&[set.clone()], &[set.clone()]), ["allow example.com (@a)"]);
-    assert_eq!(added(&[set], &[typed]), ["deny example.com"]);
+    assert_eq!(added(&[&set], &[&set]), ["allow example.com (@a)"]);
+    assert_eq!(added(&[&set], &[&typed]), ["deny example.com"]);
 }
 
 #[test]
@@ -76,7 +86,9 @@ fn a_change_that_cannot_be_done_whole_is_not_done() {
 #[test]
 fn a_policy_that_would_not_fit_its_message_is_refused() {
     let there = EgressPolicy {
-        rules: (0..MAX_RULES).map(|n| rule(Allow, &format!("n{n}.test"))).collect(),
+        rules: (0..MAX_RULES)
+            .map(|n| rule(Allow, &format!("n{n}.test")))
+            .collect(),
         ..EgressPolicy::default()
     };
     let more = NetChange::Add(vec![rule(Allow, "one-more.test")]);

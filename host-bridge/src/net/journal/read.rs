@@ -124,7 +124,10 @@ impl Follower {
             lines.push(std::mem::take(&mut self.partial));
         }
         // Cut back by a writer that could not end its line.
-        let (at, len) = (self.file.stream_position()?, self.file.get_ref().metadata()?.len());
+        let (at, len) = (
+            self.file.stream_position()?,
+            self.file.get_ref().metadata()?.len(),
+        );
         if at > len {
             self.file.seek(SeekFrom::Start(len))?;
             self.partial.clear();

@@ -16,7 +16,9 @@ fn entry(flow: u64) -> Line {
             unix_ms: 5,
             source: Some(40_000),
             protocol: Protocol::Tcp,
-            target: Some(egress_policy::Target::Name("example.com".to_owned().try_into().unwrap())),
+            target: Some(egress_policy::Target::Name(
+                "example.com".to_owned().try_into().unwrap(),
+            )),
             port: Some(443),
             what: What::Opened {
                 flow: Id(flow),
@@ -59,7 +61,10 @@ fn every_kind_of_line_reads_back_as_it_was_written() {
     for line in [start, policy(), note, entry(1)] {
         assert_eq!(parse(&serde_json::to_vec(&line).unwrap()), Some(line));
     }
-    assert_eq!(parse(b"{\"version\":2,\"session\":\"box\",\"started_unix_ms\":3}"), None);
+    assert_eq!(
+        parse(b"{\"version\":2,\"session\":\"box\",\"started_unix_ms\":3}"),
+        None
+    );
     assert_eq!(parse(b"{\"unix_ms\":1,\"no"), None);
 }
 
@@ -115,7 +120,14 @@ fn a_line_that_is_not_all_there_is_told_when_it_is() {
 #[test]
 fn the_latest_run_is_found_by_its_start_and_a_session_whose_name_has_dashes_by_its_name() {
     let root = tempfile::tempdir().unwrap();
-    for file in ["box-5.jsonl", "a-b-7.jsonl", "box-10.jsonl", "box-99.jsonl.full", "-3.jsonl", "x"] {
+    for file in [
+        "box-5.jsonl",
+        "a-b-7.jsonl",
+        "box-10.jsonl",
+        "box-99.jsonl.full",
+        "-3.jsonl",
+        "x",
+    ] {
         fs::write(root.path().join(file), "").unwrap();
     }
     let found = |name: Option<&str>| {
@@ -140,12 +152,19 @@ fn the_oldest_runs_are_removed_but_none_that_is_still_written() {
     }
     let live = BoundedFile::create(root.path(), &session("live"), 2000).unwrap();
     prune_to(root.path(), 3, 5).unwrap();
-    let mut left: Vec<u64> = runs(root.path()).unwrap().iter().map(|run| run.started_unix_ms).collect();
+    let mut left: Vec<u64> = runs(root.path())
+        .unwrap()
+        .iter()
+        .map(|run| run.started_unix_ms)
+        .collect();
     left.sort_unstable();
     assert_eq!((left.len(), left[0]), (2, 5));
     prune_to(root.path(), 0, u64::MAX).unwrap();
     let left = runs(root.path()).unwrap();
-    assert!(left.iter().all(|run| run.session == session("live") && run.is_live()));
+    assert!(
+        left.iter()
+            .all(|run| run.session == session("live") && run.is_live())
+    );
     assert_eq!(left.len(), 1);
     drop(live);
     assert!(!left[0].is_live());

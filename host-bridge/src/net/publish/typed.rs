@@ -13,7 +13,10 @@ const FORM: &str = "[ADDR:]HOST:GUEST, such as 8080:80, 0:80 for any free port h
 /// What a session publishes that had `former` before: what is typed, or that when nothing is.
 pub(crate) fn published_of(typed: &[String], former: Vec<Publish>) -> Result<Vec<Publish>> {
     if typed.is_empty() {
-        let unbound = |publish| Publish { bound: None, ..publish };
+        let unbound = |publish| Publish {
+            bound: None,
+            ..publish
+        };
         return Ok(former.into_iter().map(unbound).collect());
     }
     if typed.len() > MAX_PUBLISHED {
@@ -21,13 +24,13 @@ pub(crate) fn published_of(typed: &[String], former: Vec<Publish>) -> Result<Vec
         return Err(refused(typed.last().map_or("", String::as_str), why));
     }
     let real = typed.iter().filter(|text| *text != NONE);
-    real.map(|text| read(text).map_err(|why| refused(text, why))).collect()
+    real.map(|text| read(text).map_err(|why| refused(text, why)))
+        .collect()
 }
 
 /// Said of one that more than this host may reach.
 pub(crate) fn wide_open(publish: &Publish) -> Option<String> {
-    (!publish.address.is_loopback())
-        .then(|| format!("{publish}: whoever can connect to {} can", publish.address))
+    (!publish.address.is_loopback()).then(|| format!("{publish}, also for others than this host"))
 }
 
 fn refused(text: &str, why: String) -> Error {
@@ -93,7 +96,10 @@ mod tests {
     fn a_published_port_is_on_loopback_unless_an_address_is_given() {
         for (text, meant) in [
             ("8080:80", "127.0.0.1:8080 leads to port 80 of the sandbox"),
-            ("0:80", "127.0.0.1 at any free port leads to port 80 of the sandbox"),
+            (
+                "0:80",
+                "127.0.0.1 at any free port leads to port 80 of the sandbox",
+            ),
             ("0.0.0.0:1:2", "0.0.0.0:1 leads to port 2 of the sandbox"),
             ("[::1]:8080:80", "[::1]:8080 leads to port 80 of the sandbox"),
             ("none", ""),
@@ -128,17 +134,29 @@ mod tests {
     #[test]
     fn what_is_typed_takes_the_place_of_what_was_published_before() {
         let former = published_of(&["0:80".to_owned()], Vec::new()).unwrap();
-        let was: Vec<Publish> = former.iter().cloned().map(|p| Publish { bound: Some(7), ..p }).collect();
+        let was: Vec<Publish> = former
+            .iter()
+            .map(|p| Publish {
+                bound: Some(7),
+                ..p.clone()
+            })
+            .collect();
         assert_eq!(published_of(&[], was.clone()).unwrap(), former);
-        assert_eq!(published_of(&["0:81".to_owned()], was.clone()).unwrap()[0].guest, 81);
+        assert_eq!(
+            published_of(&["0:81".to_owned()], was.clone()).unwrap()[0].guest,
+            81
+        );
         assert!(published_of(&["none".to_owned()], was).unwrap().is_empty());
     }
 
     #[test]
     fn a_port_that_others_can_reach_is_told() {
         let wide = |text: &str| wide_open(&read(text).unwrap());
-        assert_eq!((wide("1:2"), wide("[::1]:1:2"), wide("127.9.9.9:1:2")), (None, None, None));
-        assert!(wide("0.0.0.0:1:2").unwrap().contains("0.0.0.0"));
+        assert_eq!(
+            (wide("1:2"), wide("[::1]:1:2"), wide("127.9.9.9:1:2")),
+            (None, None, None)
+        );
+        assert!(wide("0.0.0.0:1:2").unwrap().contains("others"));
         assert!(wide("[::]:1:2").is_some());
     }
 }

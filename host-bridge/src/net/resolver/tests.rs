@@ -27,7 +27,10 @@ fn hosts_have_names_in_lower_case_and_no_comments() {
     let text = "127.0.0.1 localhost\n#1.2.3.4 no\n::1\tLocalHost6 b # c\n10.0.0.1\nnonsense x\n";
     let expected: [(IpAddr, Vec<String>); 2] = [
         ("127.0.0.1".parse().unwrap(), vec!["localhost".to_owned()]),
-        ("::1".parse().unwrap(), vec!["localhost6".to_owned(), "b".to_owned()]),
+        (
+            "::1".parse().unwrap(),
+            vec!["localhost6".to_owned(), "b".to_owned()],
+        ),
     ];
     assert_eq!(hosts(text), expected);
 }
@@ -45,7 +48,10 @@ fn a_file_that_changes_is_read_again_and_one_that_does_not_is_not() {
     let other = root.path().join("other");
     fs::write(&other, "nameserver 192.0.2.7\n").unwrap();
     std::os::unix::fs::symlink(&other, &conf).unwrap();
-    assert_eq!(resolver.changed().unwrap().nameservers, ["192.0.2.7:53".parse().unwrap()]);
+    assert_eq!(
+        resolver.changed().unwrap().nameservers,
+        ["192.0.2.7:53".parse().unwrap()]
+    );
 }
 
 #[test]
@@ -57,5 +63,9 @@ fn a_file_without_end_is_cut_between_two_lines_and_fits_the_message() {
     assert_eq!(found.len() as u64, MAX_HOSTS / 6);
     assert!(found.iter().all(|(_, names)| *names == ["a"]));
     let json = serde_json::to_string(&found).unwrap();
-    assert!(json.len() < egress_policy::control::MAX_LINE / 2, "{}", json.len());
+    assert!(
+        json.len() < egress_policy::control::MAX_LINE / 2,
+        "{}",
+        json.len()
+    );
 }

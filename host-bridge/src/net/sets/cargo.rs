@@ -120,7 +120,9 @@ impl Config {
                 }
             }
         }
-        Err(Missed("cargo's configuration replaces sources in a circle".to_owned()))
+        Err(Missed(
+            "cargo's configuration replaces sources in a circle".to_owned(),
+        ))
     }
 }
 
@@ -156,14 +158,18 @@ fn add(found: &mut Found, index: &str, used: &[(String, Index)]) {
 fn add_downloads(found: &mut Found, host: &str, index: &Index) {
     match Origin::of(&index.dl) {
         Some(origin) => found.origins.push(origin),
-        None => found.notes.push(format!("where the packages of {host} are is not a host")),
+        None => found
+            .notes
+            .push(format!("where the packages of {host} are is not a host")),
     }
 }
 
 /// Hosts of the registries that were used, each with what its index says. Those from the time when an index was a git
 /// repository say nothing.
 fn used(home: &Path) -> Vec<(String, Index)> {
-    let listed = std::fs::read_dir(home.join("registry/index")).into_iter().flatten();
+    let listed = std::fs::read_dir(home.join("registry/index"))
+        .into_iter()
+        .flatten();
     let mut used: Vec<(String, Index)> = listed
         .filter_map(|entry| {
             let entry = entry.ok()?;
@@ -185,7 +191,10 @@ fn host_of(folder: &str) -> Option<&str> {
 
 /// `CARGO_REGISTRIES_<NAME>_INDEX`, as cargo spells it.
 fn variable(name: &str) -> String {
-    format!("CARGO_REGISTRIES_{}_INDEX", name.to_ascii_uppercase().replace('-', "_"))
+    format!(
+        "CARGO_REGISTRIES_{}_INDEX",
+        name.to_ascii_uppercase().replace('-', "_")
+    )
 }
 
 fn json_of<T: DeserializeOwned>(path: &Path) -> Option<T> {

@@ -139,7 +139,10 @@ impl Reader<'_> {
         self.set.env.extend(learned.env);
         self.set.notes.extend(learned.notes);
         self.done.push(name.clone());
-        learned.rules.into_iter().try_for_each(|rule| self.push(rule, from))
+        learned
+            .rules
+            .into_iter()
+            .try_for_each(|rule| self.push(rule, from))
     }
 
     fn unknown(&self, name: &SetName, from: Option<Place<'_>>) -> Error {
@@ -170,7 +173,15 @@ fn text_of(path: &Path) -> Result<String> {
 fn there(sets: &Path) -> String {
     let listed = std::fs::read_dir(sets).into_iter().flatten();
     let mut names: Vec<String> = listed
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse::<SetName>().ok())
+        .filter_map(|entry| {
+            entry
+                .ok()?
+                .file_name()
+                .into_string()
+                .ok()?
+                .parse::<SetName>()
+                .ok()
+        })
         .map(|name| console::one_line(&name.tag()))
         .collect();
     names.sort();

@@ -5,7 +5,7 @@
 use egress_policy::{Effect, Ports, Rule};
 
 use super::{Set, SetName, Tools, apt, cargo, npm, pip, url::Origin};
-use crate::{Error, Result};
+use crate::{Error, Result, console};
 
 const LEARNED: [(&str, Learn); 4] = [
     ("apt", apt::learn),
@@ -39,7 +39,10 @@ impl Found {
         if urls.is_empty() {
             return;
         }
-        if urls.iter().any(|url| url.contains('@') || url.chars().any(char::is_control)) {
+        if urls
+            .iter()
+            .any(|url| url.contains('@') || url.chars().any(char::is_control))
+        {
             self.notes.push(format!(
                 "{variable} is not passed on, as there may be a password in it: --env {variable}=… sets it"
             ));
@@ -76,9 +79,13 @@ fn set_of(found: Found, name: &SetName, effect: Effect) -> Result<Set> {
         }
     }
     if rules.is_empty() {
-        return Err(nothing(name, &format!("{} uses nothing on the network here", name.as_str())));
+        return Err(nothing(
+            name,
+            &format!("{} uses nothing on the network here", name.as_str()),
+        ));
     }
-    let mut notes: Vec<String> = found.notes.iter().map(|note| format!("{name}: {note}")).collect();
+    let said = |note| console::one_line(&format!("{name}: {note}"));
+    let mut notes: Vec<String> = found.notes.iter().map(said).collect();
     notes.dedup();
     Ok(Set {
         rules,

@@ -8,7 +8,7 @@ use super::{
 };
 
 const ASK: [&str; 3] = ["config", "list", "--json"];
-/// What it would be if nobody had configured any.
+/// What it would be if nobody had configured any. Npm refuses to read one file as both.
 const ASK_USUAL: [&str; 7] = [
     "config",
     "get",
@@ -16,7 +16,7 @@ const ASK_USUAL: [&str; 7] = [
     "--userconfig",
     "/dev/null",
     "--globalconfig",
-    "/dev/null",
+    "/nonexistent",
 ];
 /// As npm shows what may be a secret.
 const PROTECTED: &str = "(protected)";
@@ -32,15 +32,22 @@ pub(super) fn learn(tools: &Tools) -> Result<Found, Missed> {
             continue;
         };
         if url == PROTECTED {
-            found.notes.push(format!("npm does not tell what its {name} is: --allow it by its name"));
+            found.notes.push(format!(
+                "npm does not tell what its {name} is: --allow it by its name"
+            ));
             continue;
         }
         found.reach(url);
         // A scope has characters that no variable's name has. A variable is stronger than a project's own settings, so
         // there is none for what goes without saying.
-        if !scoped && tools.ask("npm", &ASK_USUAL)?.trim() != url {
+        if !scoped && usual(tools).is_ok_and(|usual| usual != url) {
             found.tell("npm_config_registry", &[url]);
         }
     }
     Ok(found)
+}
+
+fn usual(tools: &Tools) -> Result<String, Missed> {
+    let said = tools.without("npm_config_registry").ask("npm", &ASK_USUAL)?;
+    Ok(said.trim().to_owned())
 }

@@ -52,8 +52,7 @@ pub(super) fn learn(tools: &Tools) -> Result<Found, Missed> {
 
 fn found(said: &Said) -> Found {
     let mut found = Found::default();
-    let index = said.words("index-url");
-    let (index, extra) = (index.first().copied(), said.words("extra-index-url"));
+    let (index, extra) = (said.setting("index-url"), said.words("extra-index-url"));
     let own = Origin::of(&said.index);
     if !said.is_set("no-index") {
         found.reach(index.unwrap_or(&said.index));
@@ -71,17 +70,24 @@ fn found(said: &Said) -> Found {
 }
 
 impl Said {
-    /// The strongest setting, at its spaces and line ends.
-    fn words(&self, name: &str) -> Vec<&str> {
+    /// The strongest.
+    fn setting(&self, name: &str) -> Option<&str> {
         let set = SECTIONS
             .iter()
             .find_map(|section| self.settings.get(&format!("{section}.{name}"))?.as_str());
-        set.unwrap_or_default().split_whitespace().collect()
+        set.map(str::trim).filter(|set| !set.is_empty())
+    }
+
+    /// A setting that is a list, with spaces or line ends between.
+    fn words(&self, name: &str) -> Vec<&str> {
+        self.setting(name)
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect()
     }
 
     fn is_set(&self, name: &str) -> bool {
-        self.words(name)
-            .first()
+        self.setting(name)
             .is_some_and(|word| ["1", "true", "yes", "on"].contains(&word.to_ascii_lowercase().as_str()))
     }
 }

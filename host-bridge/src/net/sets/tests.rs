@@ -28,17 +28,32 @@ fn error(files: &[(&str, &str)], name: &str) -> Error {
 
 #[test]
 fn a_set_is_a_rule_a_line_with_what_is_for_people_left_out() {
-    let root = sets(&[("work", "# ours\n\n  example.com:443 # web\n*.example.com\r\n192.0.2.0/24\n")]);
+    let root = sets(&[(
+        "work",
+        "# ours\n\n  example.com:443 # web\n*.example.com\r\n192.0.2.0/24\n",
+    )]);
     assert_eq!(
         read(&root, "work").unwrap(),
-        ["example.com:443 (@work)", "*.example.com (@work)", "192.0.2.0/24 (@work)"]
+        [
+            "example.com:443 (@work)",
+            "*.example.com (@work)",
+            "192.0.2.0/24 (@work)"
+        ]
     );
 }
 
 #[test]
 fn a_set_has_all_that_the_sets_in_it_have_once() {
-    let root = sets(&[("a", "@b\n@c\na.test"), ("b", "b.test\n@d"), ("c", "@d"), ("d", "d.test")]);
-    assert_eq!(read(&root, "a").unwrap(), ["b.test (@a)", "d.test (@a)", "a.test (@a)"]);
+    let root = sets(&[
+        ("a", "@b\n@c\na.test"),
+        ("b", "b.test\n@d"),
+        ("c", "@d"),
+        ("d", "d.test"),
+    ]);
+    assert_eq!(
+        read(&root, "a").unwrap(),
+        ["b.test (@a)", "d.test (@a)", "a.test (@a)"]
+    );
 }
 
 #[test]
@@ -68,7 +83,19 @@ fn a_set_that_is_not_there_is_told_with_those_that_are() {
 
 #[test]
 fn the_name_of_a_set_is_never_a_way_to_another_file() {
-    for bad in ["", ".", "..", "../x", "a/b", "a\0", "A", "-a", "a b", "é", &"a".repeat(65)] {
+    for bad in [
+        "",
+        ".",
+        "..",
+        "../x",
+        "a/b",
+        "a\0",
+        "A",
+        "-a",
+        "a b",
+        "é",
+        &"a".repeat(65),
+    ] {
         assert!(bad.parse::<SetName>().is_err(), "{bad:?}");
     }
     let text = error(&[("a", "@../../etc/passwd")], "a").to_string();

@@ -47,6 +47,15 @@ impl Tools {
         }
     }
 
+    /// The same, without a variable, in whatever case it is written.
+    pub(super) fn without(&self, name: &str) -> Self {
+        let mut tools = self.clone();
+        tools
+            .variables
+            .retain(|(found, _)| !found.eq_ignore_ascii_case(name));
+        tools
+    }
+
     pub(super) fn variable(&self, name: &str) -> Option<&OsStr> {
         let (_, value) = self.variables.iter().find(|(found, _)| found == name)?;
         (!value.is_empty()).then_some(value)

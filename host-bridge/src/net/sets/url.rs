@@ -91,9 +91,22 @@ mod tests {
     #[test]
     fn what_is_not_reached_by_http_or_leads_nowhere_is_nothing() {
         for url in [
-            "", "file:///srv/x", "cdrom://x", "ssh://git@example.com/x", "example.com", "https://", "https://:80",
-            "https://example.com:0", "https://example.com:99999", "https://example.com:8x", "https://{a}.example.com/",
-            "http://[::1", "http://[example.com]/", "https://*.example.com", "https://exa mple.com", "http://127.1/",
+            "",
+            "file:///srv/x",
+            "cdrom://x",
+            "ssh://git@example.com/x",
+            "example.com",
+            "https://",
+            "https://:80",
+            "https://example.com:0",
+            "https://example.com:99999",
+            "https://example.com:8x",
+            "https://{a}.example.com/",
+            "http://[::1",
+            "http://[example.com]/",
+            "https://*.example.com",
+            "https://exa mple.com",
+            "http://127.1/",
         ] {
             assert_eq!(read(url), None, "{url}");
         }

@@ -78,7 +78,12 @@ fn a_process_that_dies_leaves_what_its_flows_had_carried_spent() {
 #[test]
 fn numbers_that_cannot_be_are_no_reason_to_fall_over() {
     let mut tally = Tally::default();
-    for told in [opened(1), carried(1, u64::MAX), closed(1, u64::MAX), closed(2, u64::MAX)] {
+    for told in [
+        opened(1),
+        carried(1, u64::MAX),
+        closed(1, u64::MAX),
+        closed(2, u64::MAX),
+    ] {
         tally.count(&told);
     }
     assert_eq!(tally.spent().bytes, u64::MAX);

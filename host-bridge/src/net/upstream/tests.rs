@@ -17,7 +17,10 @@ fn both(proxy: &str) -> (Option<String>, Option<String>) {
 #[test]
 fn each_kind_of_connection_has_its_variable_and_all_is_for_the_rest() {
     assert_eq!(proxies(&[]), (None, None));
-    assert_eq!(proxies(&[("ALL_PROXY", "socks5://p.test:1")]), both("socks5://p.test:1"));
+    assert_eq!(
+        proxies(&[("ALL_PROXY", "socks5://p.test:1")]),
+        both("socks5://p.test:1")
+    );
     assert_eq!(
         proxies(&[("all_proxy", "p.test:1"), ("HTTPS_PROXY", "http://q.test")]),
         (Some("http://p.test:1".into()), Some("http://q.test".into()))
@@ -38,7 +41,10 @@ fn the_lower_case_spelling_is_meant_and_an_empty_one_is_not_set() {
 
 #[test]
 fn what_is_reached_without_a_proxy_is_a_list_and_a_star_is_everything() {
-    let set = [("ALL_PROXY", "p.test"), ("no_proxy", "A.test, .b.test\t10.0.0.0/8,,")];
+    let set = [
+        ("ALL_PROXY", "p.test"),
+        ("no_proxy", "A.test, .b.test\t10.0.0.0/8,,"),
+    ];
     assert_eq!(read(&set).unwrap().no_proxy, ["a.test", ".b.test", "10.0.0.0/8"]);
     let set = [("ALL_PROXY", "p.test"), ("NO_PROXY", "a.test,*")];
     assert_eq!(read(&set).unwrap(), Upstream::default());
@@ -71,5 +77,8 @@ fn a_bad_proxy_for_the_rest_is_no_error_when_there_is_no_rest() {
         ("HTTP_PROXY", "http://a.test"),
         ("HTTPS_PROXY", "http://b.test"),
     ];
-    assert_eq!(proxies(&set), (Some("http://a.test".into()), Some("http://b.test".into())));
+    assert_eq!(
+        proxies(&set),
+        (Some("http://a.test".into()), Some("http://b.test".into()))
+    );
 }
