@@ -73,8 +73,15 @@ impl Host {
     /// A session that is removed when the value goes.
     #[track_caller]
     pub fn up(&self, name: &str, options: &[&str]) -> Session {
+        self.up_with(name, options, &[])
+    }
+
+    /// The same, with variables.
+    #[track_caller]
+    pub fn up_with(&self, name: &str, options: &[&str], env: &[(&str, &OsStr)]) -> Session {
         let words = ["up", name].into_iter().chain(options.iter().copied());
-        self.coffer(words).end().says(name);
+        let run = env.iter().fold(self.coffer(words), |run, (key, value)| run.env(key, value));
+        run.end().says(name);
         Session {
             host: self.clone(),
             name: name.to_owned(),

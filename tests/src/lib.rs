@@ -2,7 +2,8 @@
 //!
 //! [`Host`] is a host of a test's own: state and sockets in a directory that must be empty again when the
 //! test ends. [`Run`] is one command line, [`Ended`] what came of it, [`Session`] one that is removed when it
-//! goes, [`Terminal`] a terminal to type at. Booting costs seconds, so [`cases!`] runs many on one session.
+//! goes, [`Terminal`] a terminal to type at, [`with_own_network`] a network whose every packet is counted.
+//! Booting costs seconds, so [`cases!`] runs many on one session.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,11 +12,13 @@
 
 mod cases;
 mod host;
+mod network;
 mod run;
 mod terminal;
 
 pub use cases::{Case, run_cases};
 pub use host::{Host, Session};
+pub use network::{Resolver, Web, packets_sent, with_own_network};
 pub use run::{Ended, Run, Running, wait_until};
 pub use terminal::Terminal;
 

@@ -86,7 +86,7 @@ pub struct Spent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
-    /// The policy is in force and the link is served.
+    /// The policy is in force and the link is served. Said at the start, and for each [`Request::Policy`].
     Ready,
     Record(Record),
     /// The last line, for a person.

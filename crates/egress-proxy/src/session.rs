@@ -35,6 +35,7 @@ use crate::{
 /// What is known of the owner's wishes, and what lives by them.
 #[derive(Debug)]
 pub(crate) struct Session {
+    events: Events,
     policy: RefCell<Rc<EgressPolicy>>,
     resolver: RefCell<Rc<Resolver>>,
     pub(crate) upstream: Upstream,
@@ -74,7 +75,8 @@ impl Session {
             policy: RefCell::new(Rc::new(config.policy)),
             resolver: RefCell::new(Rc::new(Resolver::new(&config.resolver)?)),
             upstream: Upstream::new(&config.upstream),
-            records: Records::new(events),
+            records: Records::new(events.clone()),
+            events,
             link: Link::new(link)?,
             flows: Flows::default(),
             buffer: RefCell::new(vec![0; CHUNK].into_boxed_slice()),
@@ -130,7 +132,10 @@ impl Session {
 
     fn obey(&self, request: Request) -> Result<(), EgressError> {
         match request {
-            Request::Policy { policy } => self.change_policy(policy),
+            Request::Policy { policy } => {
+                self.change_policy(policy);
+                self.events.push(Event::Ready);
+            }
             Request::Resolver { resolver } => {
                 *self.resolver.borrow_mut() = Rc::new(Resolver::new(&resolver)?);
             }

@@ -74,6 +74,7 @@ struct Shared {
     control: Mutex<Option<Control>>,
     pending: Mutex<HashMap<StreamId, oneshot::Sender<BlockingStream>>>,
     owners: Owners,
+    last_command: Mutex<Option<Vec<Vec<u8>>>>,
     next: AtomicU64,
 }
 
@@ -103,6 +104,7 @@ impl Link {
             control: Mutex::default(),
             pending: Mutex::default(),
             owners: Owners::default(),
+            last_command: Mutex::default(),
             next: AtomicU64::new(1),
         });
         let accept = tokio::spawn(accept(listener, Arc::clone(&shared)));
@@ -143,6 +145,9 @@ impl Link {
             shared: &self.shared,
             id,
         };
+        if let Request::Exec(exec) = &request {
+            *lock(&self.shared.last_command) = Some(exec.argv.clone());
+        }
         let message = HostMessage::Start { id, request };
         // Here, where the error can be told: the writer could only drop the message.
         encode(&message, Limit::ToGuest).map_err(Error::TooLong)?;
@@ -154,6 +159,11 @@ impl Link {
                 what: "it did not take up the request",
             }),
         }
+    }
+
+    /// What was asked for last to be run, whether it still does or not.
+    pub fn last_command(&self) -> Option<Vec<Vec<u8>>> {
+        lock(&self.shared.last_command).clone()
     }
 
     pub async fn signal(&self, id: StreamId, signal: i32) -> Result<()> {

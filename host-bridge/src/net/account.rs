@@ -208,18 +208,22 @@ impl Flow {
     }
 }
 
-/// The last one that is known.
+/// The last one that is known; one that is likely only where none is.
 fn note_by(row: &mut Option<String>, entry: &Entry) {
-    if let Some(by) = &entry.by {
-        *row = Some(by_text(entry).unwrap_or_else(|| by.pid.to_string()));
+    let known = entry.by.as_ref().is_some_and(|by| by.pid.is_some());
+    if known || row.is_none() {
+        *row = by_text(entry).or_else(|| row.take());
     }
 }
 
+/// In parentheses where it is only likely.
 pub(crate) fn by_text(entry: &Entry) -> Option<String> {
     let by = entry.by.as_ref()?;
-    Some(match by.command.is_empty() {
-        true => format!("pid {}", by.pid),
-        false => console::one_line(&by.command),
+    let command = console::one_line(&by.command);
+    Some(match by.pid {
+        Some(pid) if command.is_empty() => format!("pid {pid}"),
+        Some(_) => command,
+        None => format!("({command})"),
     })
 }
 

@@ -66,7 +66,8 @@ impl Owners {
         let port = record.source?;
         let guest = self.guest.upgrade()?;
         // It answers within a moment or not at all, and only so many are under way.
-        Some(async move { guest.owner(protocol, port).await.map(By::from) })
+        let likely = guest.last_command().map(|argv| By::likely(&argv));
+        Some(async move { guest.owner(protocol, port).await.map(By::from).or(likely) })
     }
 }
 

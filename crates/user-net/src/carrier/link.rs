@@ -1,6 +1,7 @@
 //! The machine's end of the link.
 
 use std::{
+    collections::VecDeque,
     io::IoSlice,
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -15,10 +16,17 @@ use rustix::{
     },
 };
 
+use crate::limits::{MAX_OPENING, MAX_QUESTIONS};
+
+/// Messages that wait because the other end is busy: the kernel keeps some two hundred, and a guest may open more at
+/// once than that.
+const MAX_WAITING: usize = MAX_OPENING + MAX_QUESTIONS;
+
 #[derive(Debug)]
 pub(super) struct Link {
     socket: OwnedFd,
     greeted: bool,
+    waiting: VecDeque<(Vec<u8>, Option<OwnedFd>)>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -47,13 +55,44 @@ impl Link {
         let mut link = Link {
             socket,
             greeted: false,
+            waiting: VecDeque::new(),
         };
         link.send(&ToEgress::Hello { version: VERSION }, None)?;
         Ok(link)
     }
 
-    pub(super) fn send(&mut self, message: &ToEgress, beside: Option<&OwnedFd>) -> Result<(), LinkError> {
+    pub(super) fn send(&mut self, message: &ToEgress, beside: Option<OwnedFd>) -> Result<(), LinkError> {
         let bytes = encode(message).ok_or(LinkError::TooLong)?;
+        if !self.is_waiting() {
+            match self.send_now(&bytes, beside.as_ref()) {
+                Err(Errno::AGAIN) => {}
+                sent => return Ok(sent?),
+            }
+        }
+        if self.waiting.len() >= MAX_WAITING {
+            return Err(Errno::AGAIN.into());
+        }
+        self.waiting.push_back((bytes, beside));
+        Ok(())
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// There may be room for what waits.
+    pub(super) fn flush(&mut self) -> Result<(), LinkError> {
+        while let Some((bytes, beside)) = self.waiting.front() {
+            match self.send_now(bytes, beside.as_ref()) {
+                Err(Errno::AGAIN) => return Ok(()),
+                sent => sent?,
+            }
+            self.waiting.pop_front();
+        }
+        Ok(())
+    }
+
+    fn send_now(&self, bytes: &[u8], beside: Option<&OwnedFd>) -> Result<(), Errno> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         let descriptors = beside.map(AsFd::as_fd);
@@ -61,8 +100,7 @@ impl Link {
             control.push(SendAncillaryMessage::ScmRights(descriptors.as_slice()));
         }
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut control, flags)?;
-        Ok(())
+        sendmsg(&self.socket, &[IoSlice::new(bytes)], &mut control, flags).map(|_| ())
     }
 
     /// The next message, if there is one. No descriptor is ever taken from it.

@@ -45,6 +45,7 @@ pub struct Carrier {
     stack: Stack,
     mailbox: Mailbox,
     link: Option<Link>,
+    link_is_full: bool,
     /// Who waits for which answer. A link's numbers are never used twice, the stack's begin anew with each driver.
     asked: HashMap<Id, Asked>,
     flows: HashMap<FlowId, Flow>,
@@ -70,6 +71,7 @@ impl Carrier {
             stack: Stack::new(Offloads::default(), Instant::now()),
             mailbox,
             link: None,
+            link_is_full: false,
             asked: HashMap::new(),
             flows: HashMap::new(),
             last_id: 0,
@@ -96,7 +98,10 @@ impl Network for Carrier {
         for (token, ready) in self.watch.ready() {
             match token {
                 Token::Mailbox => self.take_link(now),
-                Token::Link => self.hear(now),
+                Token::Link => {
+                    self.flush_link(now);
+                    self.hear(now);
+                }
                 Token::Timer => {
                     self.timer.rang();
                     self.stack.expire(now);
@@ -131,6 +136,7 @@ impl Carrier {
             return;
         };
         self.lose_link(now);
+        self.link_is_full = false;
         match Link::new(descriptor) {
             Ok(link)
                 if self
@@ -142,6 +148,26 @@ impl Carrier {
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "link to coffer-egress refused"),
+        }
+    }
+
+    fn flush_link(&mut self, now: Instant) {
+        if let Some(Err(error)) = self.link.as_mut().map(Link::flush) {
+            tracing::warn!(%error, "link to coffer-egress lost");
+            self.lose_link(now);
+        }
+    }
+
+    /// Room on the link is of interest while something waits for it.
+    fn watch_link(&mut self) {
+        let Some(link) = &self.link else {
+            return;
+        };
+        if self.link_is_full != link.is_waiting() {
+            self.link_is_full = link.is_waiting();
+            let mut wanted = epoll::EventFlags::IN;
+            wanted.set(epoll::EventFlags::OUT, self.link_is_full);
+            let _ = self.watch.change(link.as_fd(), Token::Link, wanted);
         }
     }
 
@@ -203,7 +229,7 @@ impl Carrier {
         &mut self,
         who: Asked,
         question: impl FnOnce(Id) -> ToEgress,
-        beside: Option<&OwnedFd>,
+        beside: Option<OwnedFd>,
     ) -> Option<Id> {
         let link = self.link.as_mut()?;
         self.last_id += 1;
@@ -264,20 +290,21 @@ impl Carrier {
                 Event::Readable(flow) | Event::Writable(flow) => self.pump(flow, now),
                 Event::Closed { flow, .. } => self.forget(flow),
                 Event::Dropped(dropped) => {
-                    if let Some(link) = &mut self.link {
+                    if let Some(link) = self.link.as_mut().filter(|link| !link.is_waiting()) {
                         // For the record only; one that has no room for it has enough to record.
                         let _ = link.send(&ToEgress::Dropped(dropped), None);
                     }
                 }
             }
         }
+        self.watch_link();
         self.timer.set(self.stack.deadline());
     }
 
     fn open(&mut self, flow: FlowId, question: impl FnOnce(Id) -> ToEgress) -> Option<()> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).ok()?;
-        let id = self.ask(Asked::Flow(flow), question, Some(&theirs))?;
+        let id = self.ask(Asked::Flow(flow), question, Some(theirs))?;
         self.flows.insert(flow, Flow::new(id, ours));
         Some(())
     }

@@ -16,7 +16,7 @@ fn entry(link: u32, port: Option<u16>, what: What) -> Line {
         },
         link,
         by: Some(By {
-            pid: 3,
+            pid: Some(3),
             command: "curl a.test".to_owned(),
         }),
     }))

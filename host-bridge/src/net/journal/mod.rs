@@ -10,7 +10,7 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-use agent_protocol::PortOwner;
+use agent_protocol::{MAX_OWNER_ARGUMENTS, PortOwner};
 use egress_policy::{EgressPolicy, control::Record};
 use serde::{Deserialize, Serialize};
 
@@ -68,14 +68,26 @@ pub(crate) struct Entry {
 /// Who in the guest it was. Safe to print: cleaned before it is written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct By {
-    pub(crate) pid: u32,
+    /// The process. Where it was gone before it could be looked up, the command is what was last started from here.
+    pub(crate) pid: Option<u32>,
     pub(crate) command: String,
+}
+
+impl By {
+    pub(crate) fn likely(argv: &[Vec<u8>]) -> By {
+        let mut command = argv.join(&b' ');
+        command.truncate(MAX_OWNER_ARGUMENTS);
+        By {
+            pid: None,
+            command: console::safe(&command),
+        }
+    }
 }
 
 impl From<PortOwner> for By {
     fn from(owner: PortOwner) -> By {
         By {
-            pid: owner.pid,
+            pid: Some(owner.pid),
             command: console::safe(&owner.argv.join(&b' ')),
         }
     }
