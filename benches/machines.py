@@ -14,6 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BINARIES = ROOT / "target/x86_64-unknown-linux-gnu/release"
 PORT = 5000
+# An address of the host that only these measurements have.
+HOST = "192.0.2.77"
 MEMORY_MIB = 256
 # Firecracker's own boot arguments, from its boot time test: its best, not our idea of it.
 FIRECRACKER_ARGS = (
@@ -43,12 +45,20 @@ class Machine:
         self.folder = Path(tempfile.mkdtemp(prefix="bench-", dir="/run" if os.access("/run", os.W_OK) else None))
         self.share = share
         self.helpers = []
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(self.folder / f"vsock_{PORT}"))
-        self.listener.listen()
+        if mode == "net":
+            self.listener = socket.create_server(("0.0.0.0", PORT))
+        else:
+            self.listener = socket.socket(socket.AF_UNIX)
+            self.listener.bind(str(self.folder / f"vsock_{PORT}"))
+            self.listener.listen()
         self.listener.settimeout(60)
         self.started = time.monotonic()
         self.process = self.start(mode, vcpus)
+        if mode == "net":
+            self.add_network()
+
+    def add_network(self):
+        """What a guest's network needs besides its machine."""
 
     def connect(self):
         try:
@@ -99,8 +109,10 @@ class Coffer(Machine):
             "kernel_args": [f"bench={mode}", *LAB_ARGS], "disks": [],
             "vsock": {"cid": 3, "socket": str(self.folder / "vsock"), "ports": [PORT]},
             "console": {"log": str(self.folder / "console"), "max_bytes": 65536},
-            "control": str(self.folder / "control"),
+            "control": str(self.folder / "control"), "net": mode == "net",
         }
+        if mode == "net":
+            config["kernel_args"].append(f"net=198.18.0.2/24,198.18.0.1,{HOST}:{PORT},65520")
         (self.folder / "config").write_text(json.dumps(config))
         command = [BINARIES / "coffer-vmm", "--config", self.folder / "config"]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
@@ -111,21 +123,56 @@ class Coffer(Machine):
             self.add_share()
         return stream
 
+    def add_network(self):
+        """As the bridge does: a coffer-egress of its own, whose link travels as a descriptor."""
+        rule = {"effect": "allow", "pattern": {"range": f"{HOST}/32"}, "ports": "all"}
+        config = {
+            "version": 1, "policy": {"rules": [rule]}, "resolver": {"nameservers": [], "hosts": []},
+            "upstream": {"http": None, "https": None, "no_proxy": []},
+        }
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs, (self.folder / "egress.log").open("wb") as log:
+            egress = subprocess.Popen([BINARIES / "coffer-egress"], stdin=subprocess.PIPE, stdout=log, stderr=log,
+                                      preexec_fn=lambda: os.dup2(theirs.fileno(), 3), close_fds=False)
+            self.helpers.append(egress)
+            egress.stdin.write(json.dumps(config).encode() + b"\n")
+            egress.stdin.flush()
+            self.ask({"do": "net-link"}, ours.fileno())
+
     def add_share(self):
         """As the bridge does: the folder travels as a descriptor beside the request."""
         share = {
             "name": "bench", "mode": "read-write", "cache": "shared",
             "hide": default_patterns("DEFAULT_HIDDEN"), "protect": default_patterns("DEFAULT_PROTECTED"),
         }
-        line = json.dumps({"do": "share-add", "share": share}).encode() + b"\n"
         folder = os.open(self.share, os.O_PATH | os.O_DIRECTORY)
-        with socket.socket(socket.AF_UNIX) as control:
-            control.connect(str(self.folder / "control"))
-            socket.send_fds(control, [line], [folder])
-            answer = json.loads(control.makefile().readline() or '{"why": "no answer"}')
+        self.ask({"do": "share-add", "share": share}, folder)
         os.close(folder)
+
+    def ask(self, request, descriptor):
+        with socket.socket(socket.AF_UNIX) as control:
+            while control.connect_ex(str(self.folder / "control")) != 0:
+                time.sleep(0.01)
+            socket.send_fds(control, [json.dumps(request).encode() + b"\n"], [descriptor])
+            answer = json.loads(control.makefile().readline() or '{"why": "no answer"}')
         if answer.get("answer") != "done":
-            raise Refused(f"{self.name} does not take the folder: {answer.get('why', answer)}")
+            raise Refused(f"{self.name} does not {request['do']}: {answer.get('why', answer)}")
+
+
+class Qemu(Machine):
+    """The machine it has for this, with its user network."""
+
+    name = "qemu"
+    path = None
+
+    def start(self, mode, vcpus):
+        words = f"console=ttyS0 quiet panic=-1 rdinit=/init bench={mode} net=10.0.2.15/24,10.0.2.2,10.0.2.2:{PORT},1500"
+        return self.spawn([
+            self.path, "-M", "microvm", "-accel", "kvm", "-cpu", "host", "-smp", str(vcpus), "-m", str(MEMORY_MIB),
+            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", f"file:{self.folder / 'serial'}",
+            "-kernel", self.kernel, "-initrd", self.initramfs, "-append", " ".join([words, *LAB_ARGS]),
+            "-netdev", "user,id=net", "-device", "virtio-net-device,netdev=net",
+        ])
 
 
 class Firecracker(Machine):

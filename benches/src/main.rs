@@ -2,6 +2,7 @@
 //!
 //! `bench=boot` on the kernel's command line: reset at once, so that the VMM's whole life is the boot.
 //! `bench=vsock`: dial the host and do what it asks, one letter and a number at a time.
+//! `bench=net net=ADDRESS/PREFIX,GATEWAY,HOST:PORT,MTU`: the same over TCP, on a network card set up so.
 //!
 //! Outside a guest, `bench-init --dir PATH` times the same operations on a directory that the guest does on a share.
 
@@ -10,6 +11,7 @@ mod folder;
 use std::{
     env, fs,
     io::{self, Read, Write},
+    net::TcpStream,
     path::Path,
     process, thread,
     time::Duration,
@@ -42,16 +44,18 @@ fn main() {
     // Whatever fails here shows on the host as a run without a figure.
     let _ = mount("proc", "/proc", "proc", MountFlags::empty(), None);
     let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    if command_line.contains("bench=vsock")
-        && let Err(error) = serve()
-    {
+    let served = match command_line.split_whitespace().find_map(|word| word.strip_prefix("bench=")) {
+        Some("vsock") => dial().and_then(serve),
+        Some("net") => connect(&command_line).and_then(serve),
+        _ => Ok(()),
+    };
+    if let Err(error) = served {
         eprintln!("bench-init: {error}");
     }
     let _ = reboot(RebootCommand::Restart);
 }
 
-fn serve() -> io::Result<()> {
-    let mut host = dial()?;
+fn serve(mut host: impl Read + Write) -> io::Result<()> {
     let mut block = vec![0x5a; BLOCK];
     loop {
         let mut command = [0; 9];
@@ -75,7 +79,7 @@ fn serve() -> io::Result<()> {
             b'P' => host.write_all(b"p")?,
             b'F' => {
                 let mut words = String::new();
-                (&mut host).take(left.min(MAX_WORDS)).read_to_string(&mut words)?;
+                Read::by_ref(&mut host).take(left.min(MAX_WORDS)).read_to_string(&mut words)?;
                 let outcome =
                     Plan::parse(words.split_whitespace()).and_then(|plan| plan.run(&mut host, take_turn));
                 match outcome {
@@ -88,9 +92,34 @@ fn serve() -> io::Result<()> {
     }
 }
 
-fn take_turn(host: &mut VsockStream) -> io::Result<()> {
+fn take_turn(host: &mut (impl Read + Write)) -> io::Result<()> {
     host.write_all(b"ready\n")?;
     host.read_exact(&mut [0])
+}
+
+/// The card is the only one there is.
+fn connect(command_line: &str) -> io::Result<TcpStream> {
+    let words = command_line.split_whitespace().find_map(|word| word.strip_prefix("net="));
+    let words: Vec<&str> = words.unwrap_or_default().split(',').collect();
+    let [address, gateway, host, mtu] = words[..] else {
+        return Err(io::Error::other("net= wants ADDRESS/PREFIX,GATEWAY,HOST:PORT,MTU"));
+    };
+    let _ = mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None);
+    ip(&["link", "set", "eth0", "mtu", mtu, "up"])?;
+    ip(&["address", "add", address, "dev", "eth0"])?;
+    ip(&["route", "add", "default", "via", gateway])?;
+    let host = host.parse().map_err(io::Error::other)?;
+    let stream = TcpStream::connect_timeout(&host, Duration::from_secs(10))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn ip(words: &[&str]) -> io::Result<()> {
+    let status = process::Command::new("/busybox").arg("ip").args(words).status()?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("ip {}: {status}", words.join(" ")))),
+    }
 }
 
 fn dial() -> io::Result<VsockStream> {
