@@ -97,13 +97,13 @@ fn start_egress(program: &str, config: &str) -> (OwnedFd, Child) {
     let mut command = Command::new(program);
     command.stdin(Stdio::piped()).stdout(events);
     let number = theirs.as_raw_fd();
-    // SAFETY: dup2 is safe between fork and exec, and `theirs` is open until this closure is dropped.
-    unsafe {
-        command.pre_exec(move || match libc::dup2(number, 3) {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
-        });
-    }
+    // SAFETY: dup2 takes two numbers, of which the first is open until `theirs` is dropped.
+    let place = move || match unsafe { libc::dup2(number, 3) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    };
+    // SAFETY: dup2 may be called between fork and exec.
+    unsafe { command.pre_exec(place) };
     let mut child = command.spawn().expect("coffer-egress");
     let stdin = child.stdin.as_mut().unwrap();
     stdin.write_all(config.trim().as_bytes()).unwrap();
