@@ -44,7 +44,10 @@ fn main() {
     // Whatever fails here shows on the host as a run without a figure.
     let _ = mount("proc", "/proc", "proc", MountFlags::empty(), None);
     let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    let served = match command_line.split_whitespace().find_map(|word| word.strip_prefix("bench=")) {
+    let served = match command_line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("bench="))
+    {
         Some("vsock") => dial().and_then(serve),
         Some("net") => connect(&command_line).and_then(serve),
         _ => Ok(()),
@@ -79,7 +82,9 @@ fn serve(mut host: impl Read + Write) -> io::Result<()> {
             b'P' => host.write_all(b"p")?,
             b'F' => {
                 let mut words = String::new();
-                Read::by_ref(&mut host).take(left.min(MAX_WORDS)).read_to_string(&mut words)?;
+                Read::by_ref(&mut host)
+                    .take(left.min(MAX_WORDS))
+                    .read_to_string(&mut words)?;
                 let outcome =
                     Plan::parse(words.split_whitespace()).and_then(|plan| plan.run(&mut host, take_turn));
                 match outcome {
@@ -99,10 +104,14 @@ fn take_turn(host: &mut (impl Read + Write)) -> io::Result<()> {
 
 /// The card is the only one there is.
 fn connect(command_line: &str) -> io::Result<TcpStream> {
-    let words = command_line.split_whitespace().find_map(|word| word.strip_prefix("net="));
+    let words = command_line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("net="));
     let words: Vec<&str> = words.unwrap_or_default().split(',').collect();
     let [address, gateway, host, mtu] = words[..] else {
-        return Err(io::Error::other("net= wants ADDRESS/PREFIX,GATEWAY,HOST:PORT,MTU"));
+        return Err(io::Error::other(
+            "net= wants ADDRESS/PREFIX,GATEWAY,HOST:PORT,MTU",
+        ));
     };
     let _ = mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None);
     ip(&["link", "set", "eth0", "mtu", mtu, "up"])?;

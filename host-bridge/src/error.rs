@@ -320,10 +320,9 @@ impl Error {
             Error::SetLine { hint, .. } => return hint.clone(),
             Error::UnknownSet { path, there, .. } => {
                 let path = path.display();
-                return Some(match there.is_empty() {
-                    true => format!("a set is a file with a rule a line: {path}"),
-                    false => format!("there are: {there}; a new one is a file: {path}"),
-                });
+                return Some(format!(
+                    "there are: {there}; a new one is a file with a rule a line: {path}"
+                ));
             }
             Error::Publish { source, .. } => match source.kind() {
                 io::ErrorKind::AddrInUse => {
@@ -351,6 +350,9 @@ impl Error {
                 return Some(format!("the last it said:{log}"));
             }
             Error::NoNetwork => "coffer run and coffer up make sessions",
+            Error::NoNetworkOf { name } => {
+                return Some(format!("records begin when it starts: coffer up {name}"));
+            }
             Error::TooLong(_) => "send large input with -i or coffer cp",
             Error::AgentVersion { .. } => {
                 "coffer image build --if-stale puts this version's agent into the image"

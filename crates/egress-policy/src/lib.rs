@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod addresses;
+mod authority;
 pub mod control;
 pub mod link;
 mod name;
@@ -17,6 +18,7 @@ mod rule;
 mod special;
 mod target;
 
+pub use authority::host_and_port;
 pub use name::{HostName, HostNameError, MAX_LABEL, MAX_NAME};
 pub use policy::{EgressPolicy, MAX_RULES, PolicyError, Unknown, Verdict};
 pub use range::{AddressRange, RangeError};

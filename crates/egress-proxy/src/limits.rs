@@ -35,6 +35,7 @@ pub(crate) const IDLE_DEADLINE: Duration = Duration::from_secs(4 * 3600);
 pub(crate) const HALF_IDLE_DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// How often a flow with a finished side is looked at, for the reset that ends the other.
 pub(crate) const RESET_INTERVAL: Duration = Duration::from_secs(1);
+/// A far end that is gone is found after two and a half minutes of silence.
 pub(crate) const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(60);
 pub(crate) const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 pub(crate) const KEEP_ALIVE_TRIES: u32 = 6;
@@ -58,6 +59,7 @@ pub(crate) const CARRIED_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) const MAX_EVENTS: usize = 4096;
 /// A question that is asked again within this time is counted, not told.
 pub(crate) const REFUSED_WINDOW: Duration = Duration::from_secs(5);
+/// The same for a name that is allowed, which programs ask for before each connection.
 pub(crate) const NAMED_WINDOW: Duration = Duration::from_secs(60);
 /// Different questions within their windows that are told apart; the rest is counted by its reason.
 pub(crate) const MAX_TALLIES: usize = 2048;

@@ -47,7 +47,7 @@ async fn gone(guest: &UnixStream) {
         }
         let spoken = guest.try_io(Interest::READABLE, || {
             let mut byte = [0];
-            let peek = rustix::net::RecvFlags::PEEK;
+            let peek = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
             Ok(rustix::net::recv(guest, &mut byte, peek)?.0)
         });
         match spoken {

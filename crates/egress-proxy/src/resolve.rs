@@ -12,7 +12,7 @@ use std::{
 use egress_policy::{Reason, control};
 use hickory_resolver::{
     TokioResolver,
-    config::{ConnectionConfig, NameServerConfig, ResolverConfig},
+    config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig},
     lookup::Lookup,
     net::{DnsError, NetError, runtime::TokioRuntimeProvider},
     proto::rr::Name,
@@ -79,6 +79,8 @@ fn dns(servers: &[SocketAddr]) -> Result<TokioResolver, EgressError> {
     let config = ResolverConfig::from_name_servers(servers.collect());
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
     let options = builder.options_mut();
+    // What it needs of the file it was told; it has no files.
+    options.use_hosts_file = ResolveHosts::Never;
     options.timeout = NAME_SERVER_TIMEOUT;
     options.attempts = NAME_SERVER_ATTEMPTS;
     options.try_tcp_on_error = true;

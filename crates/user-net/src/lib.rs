@@ -9,6 +9,7 @@
 //! A name that may be known gets an address of a pool that stands for it and nothing else ([`egress_policy::addresses`]), so every
 //! connection is tied to the name that was asked for.
 
+mod bucket;
 mod carrier;
 mod dns;
 mod limits;

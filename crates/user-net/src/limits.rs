@@ -19,6 +19,7 @@ pub(crate) const MANY_FLOWS: usize = 64;
 pub(crate) const MAX_NAMES: usize = 4096;
 /// Questions that wait for a verdict.
 pub(crate) const MAX_QUESTIONS: usize = 256;
+/// Of those, each as long as a guest's resolver waits before it asks again.
 pub(crate) const QUESTION_DEADLINE: Duration = Duration::from_secs(5);
 /// Questions a second, and as a burst. A browser asks tens; a tunnel would ask thousands.
 pub(crate) const QUESTIONS_PER_SECOND: u32 = 200;

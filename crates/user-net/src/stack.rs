@@ -1,6 +1,5 @@
 //! The gateway: where a frame goes, and what comes back.
 
-pub(crate) mod bucket;
 mod drops;
 mod incoming;
 pub(crate) mod packet;
@@ -17,12 +16,12 @@ use smoltcp::wire::{EthernetAddress, EthernetProtocol};
 
 use crate::{
     Offloads,
+    bucket::Bucket,
     dns::{Asker, Place, Resolver, Streams},
     limits::{ERROR_BURST, ERRORS_PER_SECOND},
     local::{ETHERNET_HEADER, Replies, ethernet_header, udp_packet},
     tcp::{FlowEvent, Flows},
 };
-use bucket::Bucket;
 use drops::Drops;
 
 /// Names a TCP flow. Never used twice.

@@ -146,10 +146,11 @@ pub(super) struct NetArguments {
     #[arg(long)]
     ask_net: bool,
     /// Bytes the session may send and receive in all, such as 500M; a plain number is bytes
-    #[arg(long, value_name = "SIZE")]
+    // A negative one is refused by its value, not taken for an option.
+    #[arg(long, value_name = "SIZE", allow_negative_numbers = true)]
     net_max_bytes: Option<String>,
     /// Connections the session may make in all
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     net_max_connections: Option<String>,
     /// Lead a port of this host, on ADDR [default: 127.0.0.1], to one of the sandbox's own loopback: 8080:80, 0:80 for
     /// any that is free, or [::1]:8080:80; repeatable. In place of all that a session published before; none for none
@@ -171,6 +172,7 @@ impl NetArguments {
         &self,
         paths: &Paths,
         former: &EgressPolicy,
+        quiet: bool,
     ) -> Result<(EgressPolicy, Vec<(String, String)>)> {
         let (sets, mut env) = (paths.sets(), Vec::new());
         let mut rules = Vec::new();
@@ -181,7 +183,8 @@ impl NetArguments {
         ] {
             for text in typed {
                 let set = rules_of(&sets, option, effect, text)?;
-                set.notes.iter().for_each(|note| output::note(note));
+                let notes = set.notes.iter().filter(|_| !quiet);
+                notes.for_each(|note| output::note(note));
                 rules.extend(set.rules);
                 env.extend(set.env);
             }
@@ -201,7 +204,7 @@ impl NetArguments {
             policy.max_connections = Some(text.parse().map_err(|_| Error::Value {
                 option: "--net-max-connections",
                 value: text.clone(),
-                why: "not a number".to_owned(),
+                why: "a number of connections is 0 or more, without a sign".to_owned(),
             })?);
         }
         Ok((policy, env))

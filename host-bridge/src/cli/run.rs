@@ -47,9 +47,12 @@ pub(super) async fn run(paths: &Paths, arguments: Arguments) -> Result<u8> {
     let exec = arguments.command.exec()?;
     let name: Option<SessionName> = arguments.name.as_deref().map(str::parse).transpose()?;
     let folders = arguments.folders.settle(paths, Vec::new(), arguments.quiet)?;
-    let (policy, env) = arguments.net.settle(paths, &EgressPolicy::default())?;
+    let (policy, env) = arguments
+        .net
+        .settle(paths, &EgressPolicy::default(), arguments.quiet)?;
+    let publish = arguments.net.publish(Vec::new(), arguments.quiet)?;
     let mut plan = arguments.machine.plan(paths, env, folders, policy)?;
-    plan.publish = arguments.net.publish(Vec::new(), arguments.quiet)?;
+    plan.publish = publish;
     let mut signals = Signals::catch()?;
     let directory = Table::open(paths)?.create(name)?;
     let starting = Session::start(directory, plan, true);

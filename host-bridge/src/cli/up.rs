@@ -116,10 +116,13 @@ fn plan(paths: &Paths, arguments: &mut Arguments, former: Option<Record>) -> Res
     let mut env = session_environment(&arguments.env)?;
     let Some(former) = former else {
         let folders = arguments.folders.settle(paths, Vec::new(), arguments.quiet)?;
-        let (policy, hints) = arguments.net.settle(paths, &EgressPolicy::default())?;
+        let (policy, hints) = arguments
+            .net
+            .settle(paths, &EgressPolicy::default(), arguments.quiet)?;
         env.splice(0..0, hints);
+        let publish = arguments.net.publish(Vec::new(), arguments.quiet)?;
         let mut plan = arguments.machine.plan(paths, env, folders, policy)?;
-        plan.publish = arguments.net.publish(Vec::new(), arguments.quiet)?;
+        plan.publish = publish;
         return Ok(plan);
     };
     let asked = arguments.machine.shape()?;
@@ -145,11 +148,12 @@ fn plan(paths: &Paths, arguments: &mut Arguments, former: Option<Record>) -> Res
     let folders = arguments
         .folders
         .settle(paths, former.folders.clone(), arguments.quiet)?;
-    let (policy, hints) = arguments.net.settle(paths, &former.net)?;
+    let (policy, hints) = arguments.net.settle(paths, &former.net, arguments.quiet)?;
     // What a person said, now or before, counts for more.
     env.splice(0..0, hints);
+    let publish = arguments.net.publish(former.publish.clone(), arguments.quiet)?;
     let mut plan = arguments.machine.plan(paths, env, folders, policy)?;
-    plan.publish = arguments.net.publish(former.publish.clone(), arguments.quiet)?;
+    plan.publish = publish;
     plan.shape = Shape {
         cpus: if arguments.machine.cpus.is_some() {
             asked.cpus

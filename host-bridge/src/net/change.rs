@@ -1,6 +1,6 @@
 //! How a policy changes: rules come, in place of those they contradict, and go.
 
-use egress_policy::{Effect, EgressPolicy, MAX_RULES, Rule, control::MAX_LINE};
+use egress_policy::{Effect, EgressPolicy, MAX_RULES, Ports, Rule, control::MAX_LINE};
 use serde::{Deserialize, Serialize};
 
 use super::sets::SetName;
@@ -48,10 +48,36 @@ impl NetChange {
 }
 
 /// What is typed takes the place of whatever was said of the same pattern. What comes with a set takes the place of
-/// that set's only: a typed deny stands beside it, and at a tie a deny wins.
+/// that set's only: a typed deny stands beside it, and at a tie a deny wins. A set names ports where a person does not
+/// see them, so a typed deny is about those ports too: what the set has of them would win as the narrower rule.
 fn add(rules: &mut Vec<Rule>, rule: &Rule) {
-    rules.retain(|there| !same_pattern(there, rule) || (there.from != rule.from && !rule.from.is_empty()));
+    if rules.iter().any(|there| denies_of_set(there, rule)) {
+        return;
+    }
+    rules.retain(|there| {
+        let replaced = same_pattern(there, rule) && (there.from == rule.from || rule.from.is_empty());
+        !replaced && !denies_of_set(rule, there)
+    });
     rules.push(rule.clone());
+}
+
+/// Does a typed deny mean all that a set allows with this rule, of a pattern that is the same and of fewer ports?
+fn denies_of_set(deny: &Rule, of_set: &Rule) -> bool {
+    deny.effect == Effect::Deny
+        && deny.from.is_empty()
+        && of_set.effect == Effect::Allow
+        && !of_set.from.is_empty()
+        && deny.pattern == of_set.pattern
+        && deny.ports != of_set.ports
+        && covers(deny.ports, of_set.ports)
+}
+
+fn covers(wide: Ports, narrow: Ports) -> bool {
+    match (wide, narrow) {
+        (Ports::All, _) => true,
+        (Ports::Range { .. }, Ports::All) => false,
+        (Ports::Range { .. }, Ports::Range { first, last }) => wide.contains(first) && wide.contains(last),
+    }
 }
 
 fn forget(rules: &mut Vec<Rule>, gone: &Forgotten) -> Result<()> {
@@ -87,6 +113,7 @@ impl Forgotten {
 
 /// A few of the rules there are, sets by their names.
 fn names(rules: &[Rule]) -> String {
+    /// They stand on one line.
     const SHOWN: usize = 8;
     let mut names: Vec<String> = Vec::new();
     for rule in rules {

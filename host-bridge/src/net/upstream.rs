@@ -2,7 +2,9 @@
 //!
 //! Their addresses may hold passwords. What is wrong with one is told by the variable's name, never by its value.
 
-use egress_policy::control::Upstream;
+use std::num::NonZeroU16;
+
+use egress_policy::{control::Upstream, host_and_port};
 
 use crate::{Error, Result};
 
@@ -60,21 +62,16 @@ fn address(variable: &'static str, value: &str) -> Result<String> {
         return bad("it has a space or a control character in it");
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    if host.is_empty() || host.starts_with(':') {
+    let place = authority.rsplit('@').next().unwrap_or_default();
+    if place.is_empty() || place.starts_with(':') {
         return bad("it names no host");
     }
-    if port_of(host).is_some_and(|port| port.parse::<u16>().is_err()) {
-        return bad("its port is not a number up to 65535");
-    }
-    Ok(format!("{scheme}://{authority}"))
-}
-
-/// `host:port`, `[::1]:port`; a bare IPv6 address has none.
-fn port_of(host: &str) -> Option<&str> {
-    match host.strip_prefix('[') {
-        Some(rest) => rest.split_once(']')?.1.strip_prefix(':'),
-        None => host.split_once(':').map(|(_, port)| port),
+    match host_and_port(place) {
+        None => bad("its host cannot be read; an IPv6 address is written in brackets: [::1]:3128"),
+        Some((_, Some(port))) if port.parse::<NonZeroU16>().is_err() => {
+            bad("its port is not a number from 1 to 65535")
+        }
+        Some(_) => Ok(format!("{scheme}://{authority}")),
     }
 }
 

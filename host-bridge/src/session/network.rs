@@ -40,9 +40,10 @@ impl Session {
         let Some(egress) = self.egress() else {
             return Err(self.ended().await);
         };
-        let policy = egress.change(change).await?;
+        egress.change(change).await?;
         let mut record = self.record();
-        record.net = policy;
+        // As it is now: another change may have come meanwhile and be written already, and must not be lost.
+        record.net = egress.policy();
         record.net_spent = egress.spent();
         record.write(self.directory.path())
     }

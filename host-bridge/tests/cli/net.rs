@@ -175,8 +175,10 @@ fn a_session_that_is_not_kept_or_not_there_cannot_be_changed() {
     rig.coffer(&["up", "builder"]).ok();
     rig.coffer(&["net", "allow", "biulder", "a.test"])
         .failed(125, &["biulder", "did you mean builder?"]);
-    rig.coffer(&["net", "biulder"])
-        .failed(125, &["biulder", "did you mean builder?"]);
+    for how in [&[][..], &["--json"], &["-f"], &["--all"]] {
+        rig.coffer(&[&["net", "biulder"], how].concat())
+            .failed(125, &["biulder", "did you mean builder?"]);
+    }
 }
 
 #[test]
@@ -204,8 +206,14 @@ fn a_rule_that_does_not_parse_is_told_with_the_character_and_what_was_meant() {
         .failed(2, &["--allow", "\\u{1b}"]);
     rig.coffer(&["run", "--net-max-bytes", "much", "true"])
         .failed(2, &["--net-max-bytes", "such as 500M"]);
-    rig.coffer(&["run", "--net-max-connections", "many", "true"])
-        .failed(2, &["--net-max-connections"]);
+    rig.coffer(&["run", "--net-max-bytes", "-1", "true"])
+        .failed(2, &["--net-max-bytes", "\"-1\""]);
+    for connections in ["many", "-1"] {
+        rig.coffer(&["run", "--net-max-connections", connections, "true"])
+            .failed(2, &["--net-max-connections", connections]);
+    }
+    rig.coffer(&["run", "--publish", "99999:1", "--image", "nosuch", "true"])
+        .failed(2, &["--publish", "\"99999\" is not a port"]);
     rig.coffer(&["up", "box"]).ok();
     rig.coffer(&["net", "allow", "box", "good.test", "*x.test"])
         .failed(2, &["allow is not valid", "character"]);
@@ -234,7 +242,7 @@ fn a_set_is_a_file_and_its_rules_come_and_go_together() {
     rig.coffer(&["run", "--allow", "@work", "true"])
         .failed(2, &["sets/more:1: ", "character"]);
     rig.coffer(&["run", "--allow", "@wrok", "true"])
-        .failed(2, &["@wrok", "@more, @work"]);
+        .failed(2, &["@wrok", "@more, @npm, @pip, @work"]);
     rig.coffer(&["run", "--allow", "@../x", "true"])
         .failed(2, &["--allow", "name of a set"]);
 }

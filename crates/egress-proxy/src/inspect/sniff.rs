@@ -60,10 +60,10 @@ impl Sniffer {
         let bytes = bytes.get(..Guard::MAX_HELD).unwrap_or(bytes);
         while let Some(&byte) = bytes.get(self.scanned) {
             match self.phase {
-                Phase::Blank if is_blank(byte) || byte == b'\r' || byte == b'\n' => {}
+                Phase::Blank if is_gap(byte) || byte == b'\r' || byte == b'\n' => {}
                 Phase::Blank if is_token_byte(byte) => self.phase = Phase::Word { start: self.scanned },
                 Phase::Word { .. } if is_token_byte(byte) => {}
-                Phase::Word { start } if is_blank(byte) => {
+                Phase::Word { start } if is_gap(byte) || byte == b'\r' => {
                     // HTTP/0.9 has no version on the line.
                     self.http = bytes.get(start..self.scanned) == Some(b"GET".as_slice());
                     self.phase = Phase::Rest;
@@ -106,11 +106,12 @@ impl Sniffer {
     }
 }
 
-fn is_blank(byte: u8) -> bool {
-    byte == b' ' || byte == b'\t'
+/// What some server takes for the blank between two words: what C calls space, and all that Python's `split` cuts at.
+fn is_gap(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | 0x0b | 0x0c | 0x1c..=0x1f | 0x85 | 0xa0)
 }
 
-/// In no line of text; old servers take some of the other controls for blanks.
+/// In no line of text, and no blank to anybody.
 fn is_binary(byte: u8) -> bool {
-    matches!(byte, 0..=8 | 0x0e..=0x1f | 0x7f)
+    matches!(byte, 0..=8 | 0x0e..=0x1b | 0x7f)
 }

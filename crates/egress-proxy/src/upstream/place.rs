@@ -1,6 +1,6 @@
 //! Where a proxy is, as an environment variable says it.
 
-use std::net::Ipv6Addr;
+use egress_policy::host_and_port;
 
 #[derive(PartialEq, Eq)]
 pub(crate) struct Proxy {
@@ -37,7 +37,7 @@ impl Proxy {
             Some((login, place)) => (Some(Login::parse(login)?), place),
             None => (None, authority),
         };
-        let (host, port) = split(place)?;
+        let (host, port) = host_and_port(place)?;
         let port = port.map_or(Some(standard), |port| port.parse().ok().filter(|port| *port != 0));
         Some(Proxy {
             scheme,
@@ -46,22 +46,6 @@ impl Proxy {
             login,
         })
     }
-}
-
-fn split(place: &str) -> Option<(&str, Option<&str>)> {
-    if let Some(rest) = place.strip_prefix('[') {
-        let (host, rest) = rest.split_once(']')?;
-        host.parse::<Ipv6Addr>().ok()?;
-        return match rest {
-            "" => Some((host, None)),
-            port => Some((host, Some(port.strip_prefix(':')?))),
-        };
-    }
-    let (host, port) = match place.split_once(':') {
-        Some((host, port)) => (host, Some(port).filter(|port| !port.is_empty())),
-        None => (place, None),
-    };
-    (!host.is_empty()).then_some((host, port))
 }
 
 impl Login {

@@ -4,23 +4,20 @@ use std::net::IpAddr;
 
 use egress_policy::HostName;
 
-use super::question::{Code, INTERNET, Question, kind};
+use super::question::{Code, INTERNET, OPCODE, OPT, Question, RESPONSE, kind};
 
 /// An address of the pool stands for its name for much longer than this.
 const ADDRESS_TTL: u32 = 60;
 /// Rules change while a session runs: nobody is to remember a "no".
 const REFUSAL_TTL: u32 = 5;
-const OPT: u16 = 41;
 /// What we would take in one datagram (RFC 9715).
 const EDNS_SIZE: u16 = 1232;
 /// The question's name, by its place in the message.
 const SAME_NAME: u16 = 0xc00c;
 
-const RESPONSE: u16 = 0x8000;
 const RECURSION_DESIRED: u16 = 0x0100;
 const RECURSION_AVAILABLE: u16 = 0x0080;
 const CHECKING_DISABLED: u16 = 0x0010;
-const OPCODE: u16 = 0x7800;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Record {

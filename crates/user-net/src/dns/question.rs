@@ -7,9 +7,9 @@ const HEADER: usize = 12;
 const MAX_NAME: usize = 255;
 const MAX_LABEL: u8 = 63;
 
-const RESPONSE: u16 = 0x8000;
-const OPCODE: u16 = 0x7800;
-const OPT: u16 = 41;
+pub(super) const RESPONSE: u16 = 0x8000;
+pub(super) const OPCODE: u16 = 0x7800;
+pub(super) const OPT: u16 = 41;
 
 pub(crate) mod kind {
     pub(crate) const A: u16 = 1;

@@ -15,8 +15,9 @@ use super::{
 };
 use crate::{
     QueryId,
+    bucket::Bucket,
     limits::{MAX_QUESTIONS, QUESTION_BURST, QUESTION_DEADLINE, QUESTIONS_PER_SECOND},
-    stack::{bucket::Bucket, packet::Ends},
+    stack::packet::Ends,
 };
 
 /// Where an answer goes.

@@ -33,11 +33,11 @@ use self::{
 };
 use crate::{
     FlowId, Offloads,
+    bucket::Bucket,
     limits::{
         BUFFER, HANDSHAKE_DEADLINE, MANY_FLOWS, MAX_FLOWS, MAX_LAST_WORDS, MAX_OPENING, OPENING_DEADLINE,
         RESET_BURST, RESETS_PER_SECOND, SMALL_BUFFER,
     },
-    stack::bucket::Bucket,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

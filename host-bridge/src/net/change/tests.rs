@@ -58,6 +58,25 @@ fn a_set_stands_beside_what_was_typed_and_takes_the_place_of_itself_only() {
 }
 
 #[test]
+fn a_host_that_is_denied_is_denied_at_the_ports_a_set_has_too() {
+    let set = of_set(Allow, "example.com:443", "@a");
+    let deny = rule(Deny, "example.com");
+    assert_eq!(added(&[&set], &[&deny]), ["deny example.com"]);
+    assert_eq!(added(&[&deny], &[&set]), ["deny example.com"]);
+    let elsewhere = rule(Deny, "example.com:80");
+    assert_eq!(
+        added(&[&set], &[&elsewhere]),
+        ["allow example.com:443 (@a)", "deny example.com:80"]
+    );
+    // Who types both says what is meant.
+    let typed = rule(Allow, "example.com:443");
+    assert_eq!(
+        added(&[&typed], &[&deny]),
+        ["allow example.com:443", "deny example.com"]
+    );
+}
+
+#[test]
 fn a_rule_is_forgotten_whatever_it_said_and_a_set_as_a_whole() {
     let there = policy(&[
         rule(Deny, "a.test"),

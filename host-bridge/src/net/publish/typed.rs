@@ -79,7 +79,7 @@ fn port(text: &str) -> Result<u16, String> {
     let port = text.parse().ok().filter(|_| digits);
     port.ok_or_else(|| match text.is_empty() {
         true => FORM.to_owned(),
-        false => format!("{text:?} is not a port"),
+        false => format!("{text:?} is not a port, a number up to 65535"),
     })
 }
 

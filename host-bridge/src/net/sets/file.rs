@@ -183,7 +183,9 @@ fn there(sets: &Path) -> String {
                 .ok()
         })
         .map(|name| console::one_line(&name.tag()))
+        .chain(learned::names().map(|name| format!("@{name}")))
         .collect();
     names.sort();
+    names.dedup();
     names.join(", ")
 }

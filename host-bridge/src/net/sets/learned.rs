@@ -52,8 +52,12 @@ impl Found {
     }
 }
 
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    LEARNED.iter().map(|(name, _)| *name)
+}
+
 pub(super) fn is_learned(name: &SetName) -> bool {
-    LEARNED.iter().any(|(known, _)| *known == name.as_str())
+    names().any(|known| known == name.as_str())
 }
 
 /// `None` for a name that no tool of ours stands behind.

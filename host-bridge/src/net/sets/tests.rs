@@ -76,7 +76,10 @@ fn a_set_that_is_not_there_is_told_with_those_that_are() {
     let error = error(&[("a", ""), ("b", ""), (".hidden", ""), ("Not", "")], "c");
     assert_eq!(error.to_string(), "no set of rules has this name: @c");
     let hint = error.hint().unwrap();
-    assert!(hint.starts_with("there are: @a, @b; "), "{hint}");
+    assert!(
+        hint.starts_with("there are: @a, @apt, @b, @cargo, @npm, @pip; "),
+        "{hint}"
+    );
     let text = self::error(&[("a", "@nothing")], "a").to_string();
     assert!(text.contains("/a:1: there is no set @nothing"), "{text}");
 }

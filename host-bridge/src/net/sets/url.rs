@@ -1,8 +1,8 @@
 //! As much of a URL as a rule needs: where it leads.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-use egress_policy::{AddressRange, HostName, Pattern};
+use egress_policy::{AddressRange, HostName, Pattern, host_and_port};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
@@ -36,21 +36,6 @@ impl Origin {
     /// A host by name that is reached in the usual way.
     pub(super) fn host(name: &str) -> Option<Self> {
         Self::of(&format!("https://{name}"))
-    }
-}
-
-fn host_and_port(place: &str) -> Option<(&str, Option<&str>)> {
-    let (host, port) = match place.strip_prefix('[') {
-        Some(rest) => {
-            let (host, port) = rest.split_once(']')?;
-            host.parse::<Ipv6Addr>().ok()?;
-            (host, port)
-        }
-        None => place.split_at(place.find(':').unwrap_or(place.len())),
-    };
-    match port {
-        "" | ":" => Some((host, None)),
-        port => Some((host, Some(port.strip_prefix(':')?))),
     }
 }
 

@@ -58,7 +58,10 @@ fn a_proxy_that_cannot_be_used_is_told_by_its_variable_and_never_by_its_value() 
         "http://u:hunter2@",
         "http://u:hunter2@:80",
         "http://u:hunter2@p.test:99999",
+        "http://u:hunter2@p.test:0",
         "http://u:hunter2@[::1]:x",
+        "http://u:hunter2@[::1",
+        "http://u:hunter2@2001:db8::1",
         "http://u:hunter2@p.test: 1",
         "http://hunter2\x1b[2J.test",
     ] {

@@ -168,7 +168,8 @@ impl Method {
 
 /// `/path`, `*` of OPTIONS, or a whole URL, which must name this host just as Host does.
 fn check_target(method: &[u8], target: &[u8], place: &Place) -> Result<(), Reason> {
-    if target.contains(&b'\t') {
+    // Beyond ASCII, some see spaces (0x85, 0xa0) and so another line.
+    if !target.iter().all(u8::is_ascii_graphic) {
         return Err(Reason::NotHttp);
     }
     match target {

@@ -54,7 +54,7 @@ fn what_real_clients_say_passes() {
         // What is old or bare.
         "GET / HTTP/1.0\r\nHost: example.com\r\n\r\n",
         "OPTIONS * HTTP/1.1\r\nHost:example.com.\r\n\r\n",
-        "GET /\u{e4} HTTP/1.1\r\nHost:   example.com  \r\nA:\r\nB: \u{e4}\tb\r\n\r\n",
+        "GET /~ HTTP/1.1\r\nHost:   example.com  \r\nA:\r\nB: \u{e4}\tb\r\n\r\n",
         "HEAD HTTP://Example.com:80?a HTTP/1.1\r\nHost: example.com\r\n\r\n",
     ];
     for head in heads {
@@ -141,6 +141,8 @@ fn what_is_not_http_is_refused_at_once() {
         b"GET  / HTTP/1.1\r\n",
         b"GET / a HTTP/1.1\r\n",
         b"GET /\ta HTTP/1.1\r\n",
+        b"GET /\xa0a HTTP/1.1\r\n",
+        b"GET /\xc3\xa9 HTTP/1.1\r\n",
         b"GET\t/ HTTP/1.1\r\n",
         b"get / HTTP/1.1\r\n",
         b"G(T / HTTP/1.1\r\n",

@@ -38,6 +38,14 @@ fn what_some_server_might_take_for_a_request_is_refused() {
         (b"CONNECT other.test:443 HTTP/1.1\r\n\r\n", Reason::Tunnel),
         (b"GET / HTTP/1.1\0", Reason::AmbiguousHttp),
         (b"GET / HTTP/1.1\x0b\n", Reason::AmbiguousHttp),
+        // Python's servers cut a request line wherever Python sees a blank.
+        (
+            b"GET\x0b/\x0bHTTP/1.1\r\nHost: other.test\r\n\r\n",
+            Reason::AmbiguousHttp,
+        ),
+        (b"POST\x1c/\x1cHTTP/1.1\r\n", Reason::AmbiguousHttp),
+        (b"POST\r/ HTTP/1.1\r\n", Reason::AmbiguousHttp),
+        (b"POST\x85/\xa0HTTP/1.1\r\n", Reason::NotHttp),
     ];
     for (bytes, reason) in cases {
         let outcome = say(8080, bytes);
