@@ -6,6 +6,7 @@ use anyhow::{Context, ensure};
 
 use crate::{
     arena::{Arena, BUFFERS, RING_BYTES, RINGS},
+    cable,
     dice::Dice,
     mount,
     pci::{Function, Kind},
@@ -170,6 +171,7 @@ impl Device {
             // Asking for the serial number.
             Kind::Block => (0, vec![(16, 0), (20, WRITE), (1, WRITE)]),
             Kind::Vsock => return Ok(()),
+            Kind::Net => return cable::must_work(self, arena),
             Kind::Fs => {
                 mount::must_work(self, arena)?;
                 self.reset();

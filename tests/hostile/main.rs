@@ -3,7 +3,7 @@
 //! Root in a guest needs no kernel of its own to be hostile: it takes a device from its driver, maps the
 //! registers, finds out where its own memory lies, and says to the device whatever it likes. This program
 //! does, phase by phase, and after each says whether the device still serves an honest driver. What must
-//! hold on the other side is checked there, in `lab_hostile.rs`, which runs this.
+//! hold on the other side is checked there, in `lab_hostile.rs` and `lab_network_hostile.rs`, which run this.
 //!
 //! ```text
 //! hostile SEED PHASE...          each phase by name; what follows from SEED can be repeated
@@ -12,6 +12,7 @@
 
 mod arena;
 mod babble;
+mod cable;
 mod dice;
 mod disk;
 mod doorbells;
@@ -68,6 +69,12 @@ const PHASES: &[(&str, Phase)] = &[
     ("nodes", forgeries::nodes),
     ("hoards", hoards::attack),
     ("babble", babble::attack),
+    ("frames", cable::frames),
+    ("headers", cable::headers),
+    ("room", cable::room),
+    ("resets", cable::resets),
+    ("cable-rings", cable::rings),
+    ("cable-back", cable::give_back),
     // While these have the device no word gets out but on the console.
     ("floods", packets::floods),
     ("lengths", packets::lengths),

@@ -24,6 +24,7 @@ const FIRST_CAPABILITY: u64 = 0x34;
 /// Device types by their virtio number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    Net = 1,
     Block = 2,
     Rng = 4,
     Balloon = 5,

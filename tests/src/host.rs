@@ -80,7 +80,9 @@ impl Host {
     #[track_caller]
     pub fn up_with(&self, name: &str, options: &[&str], env: &[(&str, &OsStr)]) -> Session {
         let words = ["up", name].into_iter().chain(options.iter().copied());
-        let run = env.iter().fold(self.coffer(words), |run, (key, value)| run.env(key, value));
+        let run = env
+            .iter()
+            .fold(self.coffer(words), |run, (key, value)| run.env(key, value));
         run.end().says(name);
         Session {
             host: self.clone(),

@@ -232,7 +232,11 @@ impl Request {
             }
             _ => format!("hello from {}\n", self.host).into_bytes(),
         };
-        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())?;
+        write!(
+            stream,
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        )?;
         stream.write_all(&body)
     }
 }
