@@ -18,6 +18,7 @@ pub mod pci;
 mod queue;
 mod rate_limit;
 pub mod rng;
+mod stock;
 mod turn;
 pub mod vsock;
 mod worker;

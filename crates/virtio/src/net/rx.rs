@@ -1,12 +1,12 @@
 //! The receive queue: buffers the driver offers, filled with frames for the guest.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use user_net::Network;
 use virtio_bindings::virtio_net::{VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MRG_RXBUF};
 
 use super::frame::{self, HEADER_LEN, LARGEST_TO_GUEST};
-use crate::{Chain, DeviceQueue, QueueError, rate_limit::warn_limited};
+use crate::{Chain, DeviceQueue, QueueError, rate_limit::warn_limited, stock::Stock};
 
 /// Frames delivered before the thread looks at its other events again: what Linux takes in one turn of its own.
 const FRAMES_PER_TURN: usize = 64;
@@ -18,19 +18,16 @@ const REFILLS_PER_TURN: usize = 4;
 /// would make us keep 16 KiB for each.
 pub(super) const MAX_SEGMENTS: usize = 64;
 
-/// The queue, buffers already taken from it, and the frame whose turn it is.
+/// Buffers, and the frame whose turn it is.
 #[derive(Debug)]
 pub(super) struct RxRing {
-    pub(super) queue: DeviceQueue,
-    stock: VecDeque<Chain>,
-    spare: Vec<Chain>,
+    pub(super) stock: Stock,
     answers: Vec<(u16, u32)>,
     /// Header and frame; empty when there is none.
     packet: Vec<u8>,
     takes_unfinished: bool,
     /// Buffers one frame may be spread over.
     most_buffers: usize,
-    unheard: bool,
 }
 
 /// Where a frame can go.
@@ -53,19 +50,16 @@ impl RxRing {
                 false => 1,
             },
             takes_unfinished: has(VIRTIO_NET_F_GUEST_CSUM),
-            queue,
-            stock: VecDeque::new(),
-            spare: Vec::new(),
+            stock: Stock::new(queue, is_buffer),
             answers: Vec::new(),
             packet: Vec::with_capacity(LARGEST_TO_GUEST),
-            unheard: false,
         }
     }
 
     /// Takes note that the driver has rung. It is asked to ring again when something waits for its buffers.
     pub(super) fn rung(&mut self) -> Result<(), QueueError> {
-        self.queue.kick().hush();
-        self.queue.mute()
+        self.stock.queue.kick().hush();
+        self.stock.queue.mute()
     }
 
     /// Delivers what the network has for the guest, up to the bound of a turn.
@@ -81,22 +75,14 @@ impl RxRing {
                 Room::Later if refills == REFILLS_PER_TURN => break,
                 Room::Later => {
                     refills += 1;
-                    if !self.queue.unmute()? {
+                    if !self.stock.queue.unmute()? {
                         return Ok(());
                     }
-                    self.queue.mute()?;
+                    self.stock.queue.mute()?;
                 }
             }
         }
-        self.queue.kick().ring();
-        Ok(())
-    }
-
-    /// Interrupts the driver if there is anything new for it.
-    pub(super) fn signal(&mut self) -> Result<(), QueueError> {
-        if std::mem::take(&mut self.unheard) {
-            self.queue.signal()?;
-        }
+        self.stock.queue.kick().ring();
         Ok(())
     }
 
@@ -118,7 +104,7 @@ impl RxRing {
             if buffers == self.most_buffers {
                 return Ok(Room::Never);
             }
-            if !self.stock_up(buffers + 1)? {
+            if !self.stock.up_to(buffers + 1)? {
                 return Ok(Room::Later);
             }
             room += self.stock.get(buffers).map_or(0, Chain::writable_len);
@@ -131,17 +117,19 @@ impl RxRing {
     fn send(&mut self, buffers: usize) -> Result<(), QueueError> {
         // There are no more than the queue is long.
         frame::put_header(&mut self.packet, self.takes_unfinished, buffers as u16);
-        let memory = Arc::clone(self.queue.memory());
+        let memory = Arc::clone(self.stock.queue.memory());
         let mut rest = self.packet.as_slice();
-        for chain in self.stock.drain(..buffers) {
+        for _ in 0..buffers {
+            let Some(chain) = self.stock.next() else {
+                break;
+            };
             let written = chain.write_at(&memory, 0, rest).map_err(QueueError::Chain)?;
             rest = rest.get(written..).unwrap_or_default();
             self.answers.push((chain.head(), written as u32));
-            self.spare.push(chain);
+            self.stock.spare(chain);
         }
         // Together, for the driver looks for all of them once it sees the first.
-        self.queue.push_together(self.answers.drain(..))?;
-        self.unheard = true;
+        self.stock.answer_together(self.answers.drain(..))?;
         self.packet.clear();
         Ok(())
     }
@@ -153,28 +141,6 @@ impl RxRing {
             "network frame dropped: the driver's buffers are too small for it"
         );
         self.packet.clear();
-    }
-
-    /// Takes buffers from the queue until there are `count`; false when the driver has not offered that many.
-    /// Chains that are no buffers go back empty, a queue full of them at most.
-    fn stock_up(&mut self, count: usize) -> Result<bool, QueueError> {
-        for _ in 0..=self.queue.size() {
-            if self.stock.len() >= count {
-                return Ok(true);
-            }
-            let mut chain = self.spare.pop().unwrap_or_default();
-            if !self.queue.pop(&mut chain)? {
-                self.spare.push(chain);
-                return Ok(false);
-            }
-            if is_buffer(&chain) {
-                self.stock.push_back(chain);
-            } else {
-                self.queue.push(chain.head(), 0)?;
-                self.unheard = true;
-            }
-        }
-        Ok(false)
     }
 }
 

@@ -36,7 +36,7 @@ impl Worker for NetWorker {
         let mut network = self.cable.hold();
         network.connect(self.offloads);
         poll.add(network.wake(), WAKE, true, false)?;
-        poll.add(self.rx.queue.kick(), RX, true, false)?;
+        poll.add(self.rx.stock.queue.kick(), RX, true, false)?;
         poll.add(self.tx.queue.kick(), TX, true, false)
     }
 
@@ -52,7 +52,7 @@ impl Worker for NetWorker {
     /// Whatever happened, the network may have frames for the guest now.
     fn settle(&mut self, _poll: &Poll) -> Result<(), WorkerError> {
         self.rx.deliver(self.cable.hold().as_mut())?;
-        self.rx.signal()?;
+        self.rx.stock.signal()?;
         Ok(())
     }
 }
@@ -66,6 +66,6 @@ impl NetWorker {
         network.turn();
         self.tx.carry(network.as_mut())?;
         self.rx.deliver(network.as_mut())?;
-        self.rx.signal()
+        self.rx.stock.signal()
     }
 }

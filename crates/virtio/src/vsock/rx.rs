@@ -1,33 +1,23 @@
 //! The receive queue: buffers the driver offers, filled with packets for the guest.
 
-use std::{collections::VecDeque, io, os::fd::BorrowedFd};
+use std::{io, os::fd::BorrowedFd};
 
 use vm_memory::GuestMemoryMmap;
 use vsock_mux::{HEADER_LEN, Header, Sink};
 
 use super::worker::MAX_SEGMENTS;
-use crate::{Chain, DeviceQueue, QueueError, iovec::IoVecs};
+use crate::{Chain, DeviceQueue, QueueError, iovec::IoVecs, stock::Stock};
 
 /// Buffers one read spreads over: the largest read, in the smallest buffers a Linux guest offers.
 const MAX_CHAINS_PER_READ: usize = 80;
 
-/// The queue, and buffers already taken from it.
+/// Buffers, as packets for the guest use them.
 #[derive(Debug)]
-pub(super) struct RxRing {
-    pub(super) queue: DeviceQueue,
-    stock: VecDeque<Chain>,
-    spare: Vec<Chain>,
-    unheard: bool,
-}
+pub(super) struct RxRing(pub(super) Stock);
 
 impl RxRing {
     pub(super) fn new(queue: DeviceQueue) -> Self {
-        RxRing {
-            queue,
-            stock: VecDeque::new(),
-            spare: Vec::new(),
-            unheard: false,
-        }
+        RxRing(Stock::new(queue, is_buffer))
     }
 
     /// Room for `bytes` of data, or as much of it as there is.
@@ -41,13 +31,13 @@ impl RxRing {
             len: 0,
         };
         let mut used = 0;
-        while room.len < bytes && used < MAX_CHAINS_PER_READ && self.stock_up(used + 1)? {
-            room.len += self.stock.get(used).map_or(0, payload_room).min(bytes - room.len);
+        while room.len < bytes && used < MAX_CHAINS_PER_READ && self.0.up_to(used + 1)? {
+            room.len += self.0.get(used).map_or(0, payload_room).min(bytes - room.len);
             used += 1;
         }
         let mut left = room.len;
         room.len = 0;
-        for chain in self.stock.iter().take(used) {
+        for chain in self.0.iter().take(used) {
             for slice in Chain::slices(memory, chain.writable(), HEADER_LEN, left) {
                 let slice = slice.map_err(QueueError::Chain)?;
                 if !room.pieces.push(&slice) {
@@ -69,7 +59,7 @@ impl RxRing {
     ) -> Result<(), QueueError> {
         let mut left = len;
         while left > 0 {
-            let Some(chain) = self.stock.pop_front() else {
+            let Some(chain) = self.0.next() else {
                 break;
             };
             header.len = left.min(payload_room(&chain) as u32);
@@ -81,7 +71,7 @@ impl RxRing {
 
     /// True when a packet without payload can be sent.
     pub(super) fn has_buffer(&mut self) -> Result<bool, QueueError> {
-        self.stock_up(1)
+        self.0.up_to(1)
     }
 
     /// Sends a packet without payload, into a buffer that [`Self::has_buffer`] saw.
@@ -90,55 +80,23 @@ impl RxRing {
         memory: &GuestMemoryMmap,
         header: &Header,
     ) -> Result<(), QueueError> {
-        match self.stock.pop_front() {
+        match self.0.next() {
             Some(chain) => self.finish(memory, chain, header),
             None => Ok(()),
         }
-    }
-
-    /// Interrupts the driver if there is anything new for it.
-    pub(super) fn signal(&mut self) -> Result<(), QueueError> {
-        if std::mem::take(&mut self.unheard) {
-            self.queue.signal()?;
-        }
-        Ok(())
     }
 
     fn finish(&mut self, memory: &GuestMemoryMmap, chain: Chain, header: &Header) -> Result<(), QueueError> {
         chain
             .write_at(memory, 0, &header.encode())
             .map_err(QueueError::Chain)?;
-        self.answer(chain, HEADER_LEN as u32 + header.len)
+        self.0.answer(chain, HEADER_LEN as u32 + header.len)
     }
+}
 
-    fn answer(&mut self, chain: Chain, written: u32) -> Result<(), QueueError> {
-        self.queue.push(chain.head(), written)?;
-        self.unheard = true;
-        self.spare.push(chain);
-        Ok(())
-    }
-
-    /// Takes buffers from the queue until there are `count`; false when the driver has not offered that
-    /// many. Buffers no packet can use go back empty, a queue full of them at most.
-    fn stock_up(&mut self, count: usize) -> Result<bool, QueueError> {
-        for _ in 0..=self.queue.size() {
-            if self.stock.len() >= count {
-                return Ok(true);
-            }
-            let mut chain = self.spare.pop().unwrap_or_default();
-            if !self.queue.pop(&mut chain)? {
-                self.spare.push(chain);
-                return Ok(false);
-            }
-            if payload_room(&chain) == 0 || chain.writable().len() > MAX_SEGMENTS {
-                self.queue.push(chain.head(), 0)?;
-                self.unheard = true;
-            } else {
-                self.stock.push_back(chain);
-            }
-        }
-        Ok(false)
-    }
+/// Room for some payload, in no more pieces than we keep.
+fn is_buffer(chain: &Chain) -> bool {
+    payload_room(chain) > 0 && chain.writable().len() <= MAX_SEGMENTS
 }
 
 fn payload_room(chain: &Chain) -> usize {

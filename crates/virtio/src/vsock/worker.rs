@@ -71,14 +71,14 @@ impl VsockWorker {
 
 impl Worker for VsockWorker {
     fn start(&mut self, poll: &Poll) -> Result<(), WorkerError> {
-        poll.add(self.rx.queue.kick(), RX, true, false)?;
+        poll.add(self.rx.0.queue.kick(), RX, true, false)?;
         poll.add(self.tx.queue.kick(), TX, true, false)?;
         poll.add(&self.timer, TIMER, true, false)
     }
 
     fn ready(&mut self, _poll: &Poll, token: u64, readiness: Readiness) -> Result<(), WorkerError> {
         match token {
-            RX => self.rx.queue.kick().hush(),
+            RX => self.rx.0.queue.kick().hush(),
             TX => self.take_packets()?,
             TIMER => self.expire(),
             token => self.serve(Pair::from_token(token), readiness)?,
@@ -91,7 +91,7 @@ impl Worker for VsockWorker {
         self.mux.settle(&mut Watched(poll))?;
         self.arm()?;
         self.tx.signal()?;
-        self.rx.signal()?;
+        self.rx.0.signal()?;
         Ok(())
     }
 }
@@ -100,7 +100,7 @@ impl Worker for VsockWorker {
 impl VsockWorker {
     /// One round without sockets.
     pub(super) fn turn(&mut self) -> Result<(), QueueError> {
-        self.rx.queue.kick().hush();
+        self.rx.0.queue.kick().hush();
         self.take_packets()?;
         self.deliver()
     }
@@ -202,12 +202,12 @@ impl VsockWorker {
     fn deliver(&mut self) -> Result<(), QueueError> {
         for _ in 0..REFILLS_PER_TURN {
             let has_room = self.deliver_packets()? && self.deliver_data()?;
-            if has_room || !self.rx.queue.unmute()? {
+            if has_room || !self.rx.0.queue.unmute()? {
                 return Ok(());
             }
-            self.rx.queue.mute()?;
+            self.rx.0.queue.mute()?;
         }
-        self.rx.queue.kick().ring();
+        self.rx.0.queue.kick().ring();
         Ok(())
     }
 
