@@ -42,7 +42,8 @@ fn boots(host: &Host, image: &str, version: &str) {
         .code(0);
     let lines: Vec<String> = ended.text().lines().map(|line| line.trim().to_owned()).collect();
     assert!(lines[0].starts_with(version), "{ended}");
-    let drivers = "virtio_balloon virtio_blk virtio_blk virtio_rng virtiofs vmw_vsock_virtio_transport";
+    let drivers =
+        "virtio_balloon virtio_blk virtio_blk virtio_net virtio_rng virtiofs vmw_vsock_virtio_transport";
     assert_eq!(lines[1..], [drivers, "root", "8G", "42"], "{ended}");
     assert_eq!(ended.stderr, "");
 }
