@@ -33,7 +33,8 @@ pub(super) struct Requests {
 enum State {
     Head(Box<Head>),
     Body(Body),
-    /// The guest may say nothing before the server has answered.
+    /// The guest may say nothing before the server has answered: frames or a request, only the answer tells which, and
+    /// whether a second upgrade is clear would hang on how much of the answer had arrived when it was looked at.
     Upgrade,
     Open,
 }
@@ -58,7 +59,8 @@ impl Requests {
     pub(super) fn step(&mut self, rest: &[u8]) -> Result<Step, Reason> {
         let gone = match &mut self.state {
             State::Open => return Ok(Step::Open),
-            State::Upgrade => return Ok(Step::Wait),
+            State::Upgrade if rest.is_empty() => return Ok(Step::Wait),
+            State::Upgrade => return Err(Reason::AmbiguousHttp),
             State::Body(body) => {
                 let gone = body.read(rest)?;
                 if body.is_over() {

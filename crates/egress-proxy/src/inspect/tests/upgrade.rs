@@ -23,39 +23,45 @@ fn after_the_server_has_switched_everything_passes() {
 }
 
 #[test]
-fn before_the_server_has_switched_nothing_does() {
-    let early = [UPGRADE, "frames"].concat();
+fn before_the_server_has_switched_the_guest_waits() {
     let answers = [
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n",
         "HTTP/1.1 10",
         "1 \r\n\r\n",
     ];
-    let outcome = play(
-        80,
-        &[
-            guest(early),
-            server(answers[0]),
-            server(answers[1]),
-            server(answers[2]),
-        ],
-    );
+    let script = [
+        guest(UPGRADE),
+        server(answers[0]),
+        server(answers[1]),
+        server(answers[2]),
+        guest("frames"),
+    ];
+    let outcome = play(80, &script);
     let head = UPGRADE.len();
-    assert_eq!(outcome.gone, [head, head, head, head + 6]);
+    assert_eq!(outcome.gone, [head, head, head, head, head + 6]);
     assert!(outcome.open);
 }
 
 #[test]
-fn a_guest_that_says_a_lot_meanwhile_is_not_read_further() {
-    let flood = vec![b'a'; 3 * Guard::MAX_HELD];
-    let mut guard = guard(80);
-    assert_eq!(
-        guard.from_guest(UPGRADE.as_bytes()),
-        Ok(Pass::Some(UPGRADE.len()))
+fn what_a_guest_says_before_the_answer_to_its_upgrade_is_refused() {
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc";
+    let soon = play(80, &[guest([UPGRADE, "frames"].concat()), server(SWITCHED)]);
+    let later = play(80, &[guest(UPGRADE), guest("frames"), server(SWITCHED)]);
+    let informed = play(
+        80,
+        &[
+            guest(UPGRADE),
+            server("HTTP/1.1 100 Continue\r\n\r\n"),
+            guest("frames"),
+        ],
     );
-    assert_eq!(guard.from_guest(&flood[..Guard::MAX_HELD]), Ok(Pass::Some(0)));
-    assert_eq!(guard.guest_finished(), Ok(()));
-    assert_eq!(guard.from_server(SWITCHED.as_bytes()), Ok(()));
-    assert_eq!(guard.from_guest(&flood), Ok(Pass::All));
+    let pipelined = play(80, &[guest([UPGRADE, UPGRADE].concat()), server(answer)]);
+    for outcome in [soon, later, informed, pipelined] {
+        assert_eq!(
+            (outcome.refused, outcome.total(), outcome.open),
+            (Some(Reason::AmbiguousHttp), UPGRADE.len(), false)
+        );
+    }
 }
 
 #[test]
