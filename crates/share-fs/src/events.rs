@@ -191,12 +191,8 @@ impl Book {
             }
         };
         let path = format!("/proc/self/fd/{}", directory.file.as_fd().as_raw_fd());
-        match inotify::add_watch(inotify, path, WATCH) {
-            Ok(number) => Ok(Some(number)),
-            // The user's limit of watches is reached, or the directory is gone: that one is not watched.
-            Err(Errno::NOSPC | Errno::NOENT | Errno::NOTDIR) => Ok(None),
-            Err(error) => Err(error),
-        }
+        // The directory is gone, or not ours to read, or the user's limit of watches is reached: that one is not watched.
+        Ok(inotify::add_watch(inotify, path, WATCH).ok())
     }
 
     fn keep_only(&mut self, kept: HashMap<i32, (u16, NodeId)>) {

@@ -6,6 +6,7 @@
 )]
 
 mod containment;
+mod echoes;
 mod file_systems;
 mod limits;
 mod local;
