@@ -34,7 +34,7 @@ use crate::{
 const MAX_WATCHED: usize = 4096;
 /// Names that wait to be looked at or told; more, and all directories are looked through instead.
 const MAX_WAITING: usize = 65_536;
-/// Edits the agent has been told of and has not repeated yet.
+/// Edits the agent is told of at once.
 const MAX_PENDING: usize = 4096;
 const READ_BYTES: usize = 16 * 1024;
 
@@ -71,6 +71,7 @@ struct Book {
     waiting: BTreeSet<Key>,
     /// The same a request ago: looked at now, when the guest's own operations have put down what they did.
     settled: BTreeSet<Key>,
+    /// What the agent was last told to do and has not done yet.
     pending: HashMap<Key, VecDeque<Step>>,
 }
 
@@ -132,8 +133,12 @@ impl Events {
     }
 
     /// What the host did, for the agent to repeat: a letter, a space, the path with the folder's name, and NUL.
+    ///
+    /// The agent repeats all it was told before it asks again. What it has not done by then it never will, because its
+    /// kernel knew of it already, and must not be taken for something it does later.
     pub(crate) fn news(&self, room: usize, folders: &BTreeMap<u16, (&[u8], &Guarded)>) -> Vec<u8> {
         let mut book = self.book();
+        book.pending.clear();
         let overflow = book.drain();
         if overflow {
             book.look_everywhere(folders);

@@ -1,11 +1,12 @@
 //! Host edits as the guest's agent hears of them and repeats them, message by message.
 
-use std::{fs, os::unix::fs::MetadataExt};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use fuse::{
     Caller,
     testing::{Answer, Message},
 };
+use rustix::io::Errno;
 
 use crate::world::{ROOT, World, as_a_user, put};
 
@@ -14,6 +15,8 @@ const AGENT: Caller = Caller {
     gid: 0,
     pid: 4242,
 };
+/// More than the device keeps of what the agent has not repeated.
+const MANY: usize = 4200;
 
 /// The agent of a guest in which something is watched.
 struct Agent<'a> {
@@ -50,6 +53,22 @@ impl<'a> Agent<'a> {
         let text = String::from_utf8(answer.result().unwrap().to_vec()).unwrap();
         text.split_terminator('\0').map(str::to_owned).collect()
     }
+
+    fn lookup(&self, name: &[u8]) -> Result<u64, Errno> {
+        self.ask(Message::lookup(self.world.root, name)).node()
+    }
+}
+
+fn world() -> (tempfile::TempDir, World) {
+    let base = tempfile::tempdir().unwrap();
+    let world = World::new(base.path());
+    (base, world)
+}
+
+fn appear(path: &Path, names: impl Iterator<Item = String>) {
+    for name in names {
+        fs::write(path.join(name), "").unwrap();
+    }
 }
 
 #[test]
@@ -65,4 +84,30 @@ fn a_directory_that_cannot_be_watched_costs_the_others_nothing() {
         put(world.share.join("open/new"), "");
         assert_eq!(agent.news(), ["C share/open/new"]);
     });
+}
+
+/// The guest's kernel knew the file by then, and the agent's MKNOD never came.
+#[test]
+fn what_was_not_repeated_does_not_hide_what_happens_next() {
+    let (_base, world) = world();
+    let agent = Agent::watching(&world, &[""]);
+    put(world.share.join("x"), "1");
+    assert_eq!(agent.news(), ["C share/x"]);
+    put(world.share.join("x"), "22");
+    assert_eq!(agent.news(), ["M share/x"]);
+    assert!(agent.lookup(b"x").is_ok(), "it is there to be changed");
+}
+
+#[test]
+fn however_much_is_not_repeated_the_next_edit_is_news() {
+    let (_base, world) = world();
+    let agent = Agent::watching(&world, &[""]);
+    appear(&world.share, (0..MANY).map(|number| format!("old-{number}")));
+    let mut told = 0;
+    for _ in 0..4 {
+        told += agent.news().len();
+    }
+    assert_eq!(told, MANY);
+    put(world.share.join("new"), "1");
+    assert_eq!(agent.news(), ["C share/new"]);
 }
