@@ -2,9 +2,8 @@
 //! folder: only what the guest's kernel believes of it.
 
 use fuse::{Attributes, Entry, FileKind, NodeId, Reply, Timestamp};
-use rustix::io::Errno;
 
-use super::{HostFs, Place, State, identity::shown_owner};
+use super::{HostFs, Place, State, identity::shown_owner, nodes::Nodes};
 
 impl HostFs {
     /// What is gone, as if it were there, so that the guest's kernel can remove it.
@@ -15,9 +14,15 @@ impl HostFs {
             parent,
             name: name.into(),
         };
-        // The node the kernel knows under this name, or one of what was there.
+        let lives_on = |nodes: &Nodes| {
+            let slot = nodes.find(state.identity);
+            slot.is_some_and(|slot| nodes.place(slot).is_some())
+        };
+        // The node the kernel knows under this name, or one of what was there. Not one that is somewhere else by now:
+        // a kernel that removes a file does not believe in it under another name.
         let identity = match nodes.at(parent, name).and_then(|slot| nodes.get(slot)) {
             Some(node) => node.identity,
+            None if lives_on(&nodes) => state.identity.stand_in(),
             None => state.identity,
         };
         let slot = nodes.learn(identity, Some(place))?;
@@ -29,12 +34,14 @@ impl HostFs {
         })
     }
 
-    /// The guest's kernel has removed the name.
+    /// The guest's kernel has removed the name. It need not have asked for it before, and the file may be known under
+    /// another one.
     pub(crate) fn pretend_removed(&self, parent: NodeId, name: &[u8]) -> Reply<()> {
         let mut nodes = self.nodes();
         let parent = nodes.slot(parent)?;
-        let slot = nodes.at(parent, name).ok_or(Errno::NOENT)?;
-        nodes.displace(slot);
+        if let Some(slot) = nodes.at(parent, name) {
+            nodes.displace(slot);
+        }
         Ok(())
     }
 }

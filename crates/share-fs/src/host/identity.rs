@@ -11,6 +11,9 @@ pub(crate) const PERMISSIONS: u32 = 0o1777;
 /// Blocks are counted in these, whatever the file system uses.
 const SECTOR: u64 = 512;
 
+/// What no file system has: Linux's device numbers have 12 and 20 bits.
+const NO_DEVICE: u64 = u64::MAX;
+
 /// Tells a file from every other one, also from a later one with the same inode number where the file system keeps
 /// birth times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,14 @@ impl Identity {
     /// What is the same for all names of a file.
     pub(crate) fn number(&self) -> (u64, u64) {
         (self.device, self.inode)
+    }
+
+    /// Of something that looks the same and is no file of the host's.
+    pub(crate) fn stand_in(self) -> Self {
+        Identity {
+            device: NO_DEVICE,
+            ..self
+        }
     }
 }
 

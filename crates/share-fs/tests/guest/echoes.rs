@@ -8,7 +8,7 @@ use fuse::{
 };
 use rustix::io::Errno;
 
-use crate::world::{ROOT, World, as_a_user, put};
+use crate::world::{ROOT, S_IFREG, World, as_a_user, put};
 
 const AGENT: Caller = Caller {
     uid: 0,
@@ -56,6 +56,15 @@ impl<'a> Agent<'a> {
 
     fn lookup(&self, name: &[u8]) -> Result<u64, Errno> {
         self.ask(Message::lookup(self.world.root, name)).node()
+    }
+
+    fn make(&self, name: &[u8]) -> Result<u64, Errno> {
+        self.ask(Message::mknod(self.world.root, name, S_IFREG | 0o600))
+            .node()
+    }
+
+    fn remove(&self, name: &[u8]) -> Option<Errno> {
+        self.ask(Message::unlink(self.world.root, name)).error()
     }
 }
 
@@ -110,4 +119,42 @@ fn however_much_is_not_repeated_the_next_edit_is_news() {
     assert_eq!(told, MANY);
     put(world.share.join("new"), "1");
     assert_eq!(agent.news(), ["C share/new"]);
+}
+
+/// The host saved by rename: what was told of by its old name lives on under the new one.
+#[test]
+fn the_old_name_of_a_file_goes_without_the_file() {
+    let (_base, world) = world();
+    put(world.share.join("app"), "old");
+    put(world.share.join("app.tmp"), "new");
+    let agent = Agent::watching(&world, &[""]);
+    let temporary = agent.lookup(b"app.tmp").unwrap();
+    fs::rename(world.share.join("app.tmp"), world.share.join("app")).unwrap();
+    assert_eq!(agent.news(), ["U share/app", "C share/app", "U share/app.tmp"]);
+    agent.lookup(b"app").unwrap();
+    assert_eq!(agent.remove(b"app"), None);
+    let app = agent.make(b"app").unwrap();
+    assert_eq!(app, temporary, "it is the same file");
+
+    let shown = agent.lookup(b"app.tmp").unwrap();
+    assert_eq!(agent.remove(b"app.tmp"), None);
+    assert_eq!(world.read(app, 0, 10), Ok(b"new".to_vec()));
+    // A kernel would not remove what it takes for the file that is still there.
+    assert_ne!(shown, app);
+    world.forget(shown, 1);
+    assert_eq!(world.read(app, 0, 10), Ok(b"new".to_vec()));
+}
+
+/// As it does when it believes still that the old name is there.
+#[test]
+fn the_old_name_of_a_file_goes_without_being_looked_up() {
+    let (_base, world) = world();
+    put(world.share.join("b"), "text");
+    let agent = Agent::watching(&world, &[""]);
+    agent.lookup(b"b").unwrap();
+    fs::rename(world.share.join("b"), world.share.join("a")).unwrap();
+    assert_eq!(agent.news(), ["C share/a", "U share/b"]);
+    let a = agent.make(b"a").unwrap();
+    assert_eq!(agent.remove(b"b"), None);
+    assert_eq!(world.read(a, 0, 10), Ok(b"text".to_vec()));
 }
