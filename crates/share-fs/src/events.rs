@@ -98,6 +98,13 @@ impl Events {
         }
     }
 
+    /// The agent makes a name: whether it was told to. That is the last it does about one, and if it was to remove
+    /// something there before, its kernel knew that to be gone.
+    pub(crate) fn makes(&self, folder: u16, parent: NodeId, name: &[u8]) -> bool {
+        let steps = self.book().pending.remove(&(folder, parent, name.into()));
+        steps.is_some_and(|steps| matches!(steps.back(), Some(Step::Make(_))))
+    }
+
     /// The agent says what is watched: lines of an inode number and a folder's name.
     pub(crate) fn watch(
         &self,

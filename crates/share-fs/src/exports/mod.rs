@@ -217,10 +217,9 @@ impl Exports {
 
     /// The agent repeats that the host made something: the guest's kernel gets to know it as it is.
     fn echo_made(&self, caller: Caller, folder: &Folder, parent: NodeId, name: Name<'_>) -> Reply<Entry> {
-        let Some(Step::Make(_)) = self.echoed(caller, folder, parent, name) else {
+        if !self.events.makes(folder.index, parent, name.as_bytes()) {
             return Err(Errno::PERM);
-        };
-        self.events.step_done(folder.index, parent, name.as_bytes());
+        }
         match folder.fs.lookup(caller, parent, name)? {
             Entry::Absent { .. } => Err(Errno::NOENT),
             found => Ok(folder.entry(found)),
