@@ -18,6 +18,7 @@ use super::{
     descriptors::{Access, now},
     identity::{PERMISSIONS, is_shown_owner},
     nodes::Slot,
+    quota::Growth,
 };
 
 /// Bytes copied from file to file in one request: more is asked for again, and a request has an end in sight.
@@ -185,14 +186,35 @@ impl HostFs {
     pub(super) fn write_file(
         &self,
         slot: Slot,
+        offset: u64,
+        payload: &mut dyn Payload,
+        flags: WriteFlags,
+    ) -> Reply<usize> {
+        let _alone = self.alone(slot)?;
+        let file = self.data(slot, Access::Write)?;
+        let len = payload.left() as u64;
+        let growth = if flags.contains(WriteFlags::APPEND) {
+            Growth::By(len)
+        } else {
+            Growth::To(offset.saturating_add(len))
+        };
+        self.quota.before_write(&file, growth, len)?;
+        let written = self
+            .quota
+            .resizing(&file, growth, || self.write_to(&file, offset, payload, flags))?;
+        self.written_bytes.fetch_add(written as u64, Ordering::Relaxed);
+        Ok(written)
+    }
+
+    fn write_to(
+        &self,
+        file: &Open,
         mut offset: u64,
         payload: &mut dyn Payload,
         flags: WriteFlags,
     ) -> Reply<usize> {
-        let file = self.data(slot, Access::Write)?;
-        self.quota.before_write(&file, offset, payload.left(), flags)?;
         if flags.contains(WriteFlags::KILL_PRIVILEGES) {
-            self.drop_privilege_bits(&file)?;
+            self.drop_privilege_bits(file)?;
         }
         let mut written = 0;
         while payload.left() > 0 {
@@ -208,7 +230,6 @@ impl HostFs {
                 Err(error) => return Err(errno(&error)),
             }
         }
-        self.written_bytes.fetch_add(written as u64, Ordering::Relaxed);
         Ok(written)
     }
 
@@ -240,12 +261,15 @@ impl HostFs {
     }
 
     fn truncate(&self, slot: Slot, size: u64, kill_privileges: bool) -> Reply<()> {
+        let _alone = self.alone(slot)?;
         let file = self.data(slot, Access::Write)?;
-        self.quota.before_truncate(&file, size)?;
-        if kill_privileges {
-            self.drop_privilege_bits(&file)?;
-        }
-        rustix::fs::ftruncate(&file, size)
+        // A longer file has a hole at its end, which takes no room on the host.
+        self.quota.resizing(&file, Growth::To(size), || {
+            if kill_privileges {
+                self.drop_privilege_bits(&file)?;
+            }
+            rustix::fs::ftruncate(&file, size)
+        })
     }
 
     fn set_permissions(&self, slot: Slot, permissions: u32) -> Reply<()> {
@@ -316,12 +340,16 @@ impl HostFs {
         if !known.contains(mode) {
             return Err(Errno::OPNOTSUPP);
         }
+        let _alone = self.alone(slot)?;
         let file = self.data(slot, Access::Write)?;
-        if !mode.contains(FallocateFlags::PUNCH_HOLE) {
-            let end = offset.checked_add(len).ok_or(Errno::FBIG)?;
-            self.quota.before_allocate(&file, end, len)?;
+        let act = || rustix::fs::fallocate(&*file, mode, offset, len);
+        if mode.contains(FallocateFlags::PUNCH_HOLE) {
+            return act();
         }
-        rustix::fs::fallocate(&*file, mode, offset, len)
+        let end = offset.checked_add(len).ok_or(Errno::FBIG)?;
+        let keep_size = mode.contains(FallocateFlags::KEEP_SIZE);
+        self.quota.before_allocate(&file, end, len, keep_size)?;
+        self.quota.resizing(&file, Growth::To(end), act)
     }
 
     pub(super) fn seek_in(&self, slot: Slot, offset: u64, hole: bool) -> Reply<u64> {
@@ -335,20 +363,23 @@ impl HostFs {
     }
 
     pub(super) fn copy(&self, from: (Slot, u64), to: (Slot, u64), len: u64) -> Reply<usize> {
+        let _alone = self.alone(to.0)?;
         let source = self.data(from.0, Access::Read)?;
         let target = self.data(to.0, Access::Write)?;
         let len = len.min(MAX_COPY);
-        self.quota
-            .before_write(&target, to.1, len as usize, WriteFlags::empty())?;
+        let growth = Growth::To(to.1.saturating_add(len));
+        self.quota.before_write(&target, growth, len)?;
         let (mut read_at, mut write_at) = (from.1, to.1);
         let (reader, writer) = (source.as_fd(), target.as_fd());
-        let n = rustix::fs::copy_file_range(
-            reader,
-            Some(&mut read_at),
-            writer,
-            Some(&mut write_at),
-            len as usize,
-        )?;
+        let n = self.quota.resizing(&target, growth, || {
+            rustix::fs::copy_file_range(
+                reader,
+                Some(&mut read_at),
+                writer,
+                Some(&mut write_at),
+                len as usize,
+            )
+        })?;
         self.read_bytes.fetch_add(n as u64, Ordering::Relaxed);
         self.written_bytes.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)

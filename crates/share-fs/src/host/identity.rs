@@ -102,11 +102,6 @@ impl Found {
         (self.stat.stx_ctime.tv_sec, self.stat.stx_ctime.tv_nsec)
     }
 
-    /// Bytes it counts for: those it is long, or those it takes if it was given more.
-    pub(crate) fn room(&self) -> u64 {
-        self.size().max(self.stat.stx_blocks.saturating_mul(SECTOR))
-    }
-
     /// It takes less room than it is long.
     pub(crate) fn has_holes(&self) -> bool {
         self.stat.stx_blocks.saturating_mul(SECTOR) < self.stat.stx_size

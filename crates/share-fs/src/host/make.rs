@@ -96,6 +96,7 @@ impl HostFs {
 
     pub(super) fn make_name(&self, node: NodeId, parent: NodeId, name: Name<'_>) -> Reply<Entry> {
         let slot = self.slot(node)?;
+        let _alone = self.alone(slot)?;
         let (parent, directory) = self.parent(parent)?;
         let place = self.place(slot)?;
         let found = self.found(place.as_fd())?;
@@ -113,8 +114,11 @@ impl HostFs {
                 AtFlags::SYMLINK_FOLLOW,
             )
         })?;
-        if let Some(node) = self.nodes().get_mut(slot) {
-            node.owed = Owed::Nothing;
+        if let Some(node) = self.nodes().get_mut(slot)
+            && std::mem::take(&mut node.owed) == Owed::FileAndBytes
+        {
+            // It counts by its name from now on.
+            self.quota.unmade();
         }
         self.tell(&self.found(place.as_fd())?, parent, name.as_bytes())
     }

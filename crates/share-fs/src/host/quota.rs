@@ -2,13 +2,16 @@
 
 use std::{
     os::fd::AsFd,
-    sync::atomic::{AtomicI64, AtomicU64, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
 };
 
-use fuse::{Reply, WriteFlags};
+use fuse::Reply;
 use rustix::{fs::StatFs, io::Errno};
 
-use super::{Found, Open};
+use super::{Found, HostFs, Identity, Open, nodes::Slot};
 use crate::Limits;
 
 /// What a guest leaves free on the host's file system, or two percent of it if that is less: a full disk is the
@@ -18,6 +21,27 @@ const RESERVE_PERCENT: u64 = 2;
 /// Bytes written between two looks at how full the file system is.
 const LOOK_EVERY: i64 = 16 << 20;
 
+/// Files whose sizes may change at once where they are counted: more than a guest has queues.
+const STRIPES: u64 = 64;
+
+/// What an operation makes of a file's size at most.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Growth {
+    /// It reaches to here, if not further.
+    To(u64),
+    /// It is so much longer.
+    By(u64),
+}
+
+impl Growth {
+    fn of(self, size: u64) -> u64 {
+        match self {
+            Growth::To(end) => end.saturating_sub(size),
+            Growth::By(len) => len,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Quota {
     limits: Limits,
@@ -26,6 +50,9 @@ pub(crate) struct Quota {
     files: AtomicU64,
     /// Bytes that may be written before the file system is looked at again.
     until_look: AtomicI64,
+    /// By inode.
+    stripes: [Mutex<()>; STRIPES as usize],
+    names: Mutex<()>,
 }
 
 impl Quota {
@@ -35,52 +62,55 @@ impl Quota {
             bytes: AtomicU64::new(0),
             files: AtomicU64::new(0),
             until_look: AtomicI64::new(0),
+            stripes: [const { Mutex::new(()) }; STRIPES as usize],
+            names: Mutex::default(),
         }
     }
 
-    pub(crate) fn before_write(&self, file: &Open, offset: u64, len: usize, flags: WriteFlags) -> Reply<()> {
-        let len = len as u64;
-        let crowded = self.is_crowded(file, len)?;
-        if !crowded && self.limits.bytes.is_none() {
+    /// A write of `len` bytes that makes a file so much larger.
+    pub(crate) fn before_write(&self, file: &Open, growth: Growth, len: u64) -> Reply<()> {
+        if !self.is_crowded(file, len)? {
             return Ok(());
         }
         let found = Found::of(file.as_fd(), false)?;
-        let size = found.size();
-        if crowded && found.has_holes() {
-            // What is written into a hole takes room too.
+        // What is written into a hole takes room too.
+        if found.has_holes() || growth.of(found.size()) > 0 {
             return Err(Errno::NOSPC);
         }
-        let offset = if flags.contains(WriteFlags::APPEND) {
-            size
-        } else {
-            offset
-        };
-        self.grow(size, offset.saturating_add(len), crowded)
+        Ok(())
     }
 
-    pub(crate) fn before_truncate(&self, file: &Open, size: u64) -> Reply<()> {
-        if self.limits.bytes.is_none() {
-            // A longer file has a hole at its end, which takes no room.
-            return Ok(());
-        }
-        let old = Found::of(file.as_fd(), false)?.size();
-        if size < old {
-            self.give_back(old - size);
-            return Ok(());
-        }
-        self.grow(old, size, false)
-    }
-
-    pub(crate) fn before_allocate(&self, file: &Open, end: u64, len: u64) -> Reply<()> {
-        // What is allocated may be behind the end, so it counts in full.
+    pub(crate) fn before_allocate(&self, file: &Open, end: u64, len: u64, keep_size: bool) -> Reply<()> {
+        // What is allocated may be in a hole, so it counts in full.
         if self.is_crowded(file, len)? {
             return Err(Errno::NOSPC);
         }
-        if self.limits.bytes.is_none() {
-            return Ok(());
+        // Files count by their size, and room behind the end would not.
+        if keep_size && self.counts_bytes() && end > size(file)? {
+            return Err(Errno::OPNOTSUPP);
         }
-        let size = Found::of(file.as_fd(), false)?.size();
-        self.grow(size, end.max(size.saturating_add(len)), false)
+        Ok(())
+    }
+
+    /// Does what makes a file larger or smaller, and counts what came of it. Nobody else may change the file's size
+    /// meanwhile: see [`HostFs::alone`].
+    pub(crate) fn resizing<T>(
+        &self,
+        file: &Open,
+        growth: Growth,
+        act: impl FnOnce() -> Reply<T>,
+    ) -> Reply<T> {
+        let Some(limit) = self.limits.bytes else {
+            return act();
+        };
+        let before = size(file)?;
+        let most = before.saturating_add(growth.of(before));
+        self.claim(most - before, limit)?;
+        let done = act();
+        // It may have failed, or done a part. What cannot be looked at counts in full.
+        let after = size(file).unwrap_or(most);
+        self.give_back(most.saturating_sub(after));
+        done
     }
 
     /// Attributes take room too, if not much: a share with a limit of bytes and none left takes no more of them.
@@ -113,6 +143,24 @@ impl Quota {
         }
     }
 
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limits.bytes.is_some() || self.limits.files.is_some()
+    }
+
+    /// See [`HostFs::alone`].
+    pub(crate) fn alone(&self, identity: Identity) -> Option<MutexGuard<'_, ()>> {
+        let stripe = self.stripes.get((identity.inode % STRIPES) as usize)?;
+        self.is_limited()
+            .then(|| stripe.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Held while a name is looked at and then taken from its file, so that it is that file which loses it. Taken
+    /// before [`Quota::alone`].
+    pub(crate) fn names(&self) -> Option<MutexGuard<'_, ()>> {
+        self.is_limited()
+            .then(|| self.names.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub(crate) fn counts_bytes(&self) -> bool {
         self.limits.bytes.is_some()
     }
@@ -135,17 +183,10 @@ impl Quota {
         }
     }
 
-    fn grow(&self, size: u64, end: u64, crowded: bool) -> Reply<()> {
-        let growth = end.saturating_sub(size);
+    fn claim(&self, growth: u64, limit: u64) -> Reply<()> {
         if growth == 0 {
             return Ok(());
         }
-        if crowded {
-            return Err(Errno::NOSPC);
-        }
-        let Some(limit) = self.limits.bytes else {
-            return Ok(());
-        };
         let fits = |used: u64| used.checked_add(growth).filter(|total| *total <= limit);
         self.bytes
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
@@ -165,6 +206,22 @@ impl Quota {
         self.until_look.store(LOOK_EVERY.min(spare), Ordering::Relaxed);
         Ok(status.f_blocks > 0 && spare < len)
     }
+}
+
+impl HostFs {
+    /// Held while the size of a file, or whether it has names left, is looked at and then changed: otherwise two
+    /// requests at once would count the same bytes. `None` when nothing is limited.
+    pub(super) fn alone(&self, slot: Slot) -> Reply<Option<MutexGuard<'_, ()>>> {
+        if !self.quota.is_limited() {
+            return Ok(None);
+        }
+        let node = self.nodes().get(slot).map(|node| node.identity);
+        Ok(self.quota.alone(node.ok_or(Errno::STALE)?))
+    }
+}
+
+fn size(file: &Open) -> Reply<u64> {
+    Ok(Found::of(file.as_fd(), false)?.size())
 }
 
 fn block_size(status: &StatFs) -> u64 {

@@ -18,10 +18,12 @@ use super::{
 
 impl HostFs {
     pub(super) fn remove_file(&self, parent: NodeId, name: Name<'_>) -> Reply<()> {
+        let _names = self.quota.names();
         let (parent, directory) = self.parent(parent)?;
         let victim = self.before_losing(parent, &directory, name)?;
-        let bytes = self.bytes_of_last_name(&directory, name);
-        let gone = rustix::fs::unlinkat(&*directory, name.as_c_str(), AtFlags::empty());
+        let (bytes, gone) = self.taking_name(&directory, name, || {
+            rustix::fs::unlinkat(&*directory, name.as_c_str(), AtFlags::empty())
+        });
         self.settle(victim, bytes, gone)
     }
 
@@ -38,6 +40,7 @@ impl HostFs {
         (to, new_name): (NodeId, Name<'_>),
         flags: RenameFlags,
     ) -> Reply<()> {
+        let _names = self.quota.names();
         let (from, from_directory) = self.parent(from)?;
         let (to, to_directory) = self.parent(to)?;
         let how = rename_flags(flags);
@@ -48,18 +51,15 @@ impl HostFs {
             .then(|| self.before_losing(to, &to_directory, new_name))
             .transpose()?
             .flatten();
-        let bytes = if replaces {
-            self.bytes_of_last_name(&to_directory, new_name)
-        } else {
-            0
+        let rename = || {
+            let (old, new) = (name.as_c_str(), new_name.as_c_str());
+            rustix::fs::renameat_with(&*from_directory, old, &*to_directory, new, how)
         };
-        let renamed = rustix::fs::renameat_with(
-            &*from_directory,
-            name.as_c_str(),
-            &*to_directory,
-            new_name.as_c_str(),
-            how,
-        );
+        let (bytes, renamed) = if replaces {
+            self.taking_name(&to_directory, new_name, rename)
+        } else {
+            (0, rename())
+        };
         if same || renamed.is_err() {
             return self.keep_name(victim, renamed);
         }
@@ -167,17 +167,24 @@ impl HostFs {
         Ok(())
     }
 
-    /// Files that the guest has forgotten are gone for good.
+    /// Files that the guest has forgotten are gone for good, unless they have got a name meanwhile.
     pub(super) fn settle_owed(&self, gone: Vec<(Option<Arc<Open>>, Owed)>) {
         for (file, owed) in gone {
+            let Some(file) = file else { continue };
+            let Ok(identity) = self.found(file.as_fd()).map(|found| found.identity) else {
+                continue;
+            };
+            let _alone = self.quota.alone(identity);
+            let Ok(found) = self.found(file.as_fd()) else {
+                continue;
+            };
+            if found.links() > 0 {
+                continue;
+            }
             if owed == Owed::FileAndBytes {
                 self.quota.unmade();
             }
-            if let Some(file) = file
-                && let Ok(found) = self.found(file.as_fd())
-            {
-                self.quota.give_back(found.room());
-            }
+            self.quota.give_back(found.size());
         }
     }
 
@@ -189,15 +196,24 @@ impl HostFs {
         result
     }
 
-    /// What the file system gets back when this name goes.
-    fn bytes_of_last_name(&self, directory: &Open, name: Name<'_>) -> u64 {
-        if !self.quota.counts_bytes() {
-            return 0;
-        }
-        match self.found_at(directory.as_fd(), name.as_c_str()) {
-            Ok(found) if found.links() == 1 && found.identity.kind == FileKind::File => found.room(),
+    /// Does what takes a name from its file. With what the file system gets back when it is gone.
+    fn taking_name(
+        &self,
+        directory: &Open,
+        name: Name<'_>,
+        act: impl FnOnce() -> Reply<()>,
+    ) -> (u64, Reply<()>) {
+        let look = || self.found_at(directory.as_fd(), name.as_c_str());
+        let first = self.quota.is_limited().then(look);
+        let Some(Ok(first)) = first else {
+            return (0, act());
+        };
+        let _alone = self.quota.alone(first.identity);
+        let bytes = match look() {
+            Ok(found) if found.links() == 1 && found.identity.kind == FileKind::File => found.size(),
             _ => 0,
-        }
+        };
+        (bytes, act())
     }
 }
 

@@ -1,6 +1,6 @@
 //! How much a guest may take: room, files, descriptors, memory.
 
-use std::{fs, path::Path, time::Instant};
+use std::{fs, path::Path, sync::Barrier, time::Instant};
 
 use fuse::{
     Entry,
@@ -62,12 +62,14 @@ fn a_guest_adds_so_many_bytes_and_no_more() {
             Message::write(f, 1 << 30, b"far"),
             Message::write_with(f, 0, b"more", (0o2000, 0)),
             Message::fallocate(f, (offset, 4096), 0),
-            Message::fallocate(f, (offset, 4096), 1),
             Message::copy_file_range((f, 0), (f, offset), 4096),
         ] {
             assert_eq!(world.answer(&message).error(), Some(Errno::DQUOT), "{message:?}");
         }
         assert_eq!(world.truncate(f, 1 << 30), Err(Errno::DQUOT));
+        // Room behind the end, which counting sizes would miss.
+        let behind = world.answer(&Message::fallocate(f, (offset, 4096), 1));
+        assert_eq!(behind.error(), Some(Errno::OPNOTSUPP));
         // Overwriting takes nothing, and what is given back may be used again.
         assert_eq!(world.write(f, 0, &block), Ok(4096));
         world.truncate(f, 0).unwrap();
@@ -225,27 +227,126 @@ fn more_names_of_a_file_are_no_way_past_the_limit_of_files() {
 }
 
 #[test]
-fn a_write_that_fails_takes_no_room() {
-    let tiny = match FileSystem::tmpfs_of(1 << 20) {
-        Ok(tiny) => tiny,
-        Err(reason) => {
-            println!("skipped: {reason}");
-            return;
+fn what_fails_or_does_a_part_takes_no_more_room_than_it_made() {
+    each_file_system(|base| {
+        let world = limited(base, Some(64 * KIB), None);
+        let f = world.create(world.root, b"f", 0, 0o644).unwrap();
+        assert_eq!(world.write(f, 0, &[b'x'; 8 << 10]), Ok(8 << 10));
+        for round in 0..20 {
+            let overlaps = world.answer(&Message::copy_file_range((f, 0), (f, 4096), 8 << 10));
+            assert_eq!(overlaps.error(), Some(Errno::INVAL), "round {round}");
+            // Behind the source's end there is nothing to copy.
+            let nothing = Message::copy_file_range((f, 1 << 20), (f, 8 << 10), 32 << 10);
+            assert_eq!(world.answer(&nothing).written(), Ok(0), "round {round}");
+            // Which not every file system can do.
+            let _ = world.done(&Message::fallocate(f, (8 << 10, 4096), 0x10));
         }
-    };
-    let world = limited(tiny.path(), Some(4 << 20), None);
-    let full = vec![0; 1 << 20];
-    fs::write(world.outside.join("full"), &full[..900 << 10]).unwrap();
-    let f = world.create(world.root, b"f", 0, 0o644).unwrap();
-    let mut stored = 0;
-    for _ in 0..20 {
-        if let Ok(n) = world.write(f, stored, &full) {
-            stored += u64::from(n);
+        world.truncate(f, 0).unwrap();
+        assert_eq!(world.write(f, 0, &[b'x'; 64 << 10]), Ok(64 << 10));
+    });
+}
+
+/// A byte takes a whole block on the host, but counted for one.
+#[test]
+fn a_small_file_that_goes_gives_back_what_it_counted_for() {
+    each_file_system(|base| {
+        let world = limited(base, Some(64 * KIB), None);
+        let large = world.create(world.root, b"large", 0, 0o644).unwrap();
+        assert_eq!(world.write(large, 0, &[b'x'; 60 << 10]), Ok(60 << 10));
+        for _ in 0..20 {
+            let small = world.create(world.root, b"small", 0, 0o644).unwrap();
+            assert_eq!(world.write(small, 0, b"x"), Ok(1));
+            world.done(&Message::unlink(world.root, b"small")).unwrap();
+            world.forget(small, 1);
         }
+        fill(&world);
+        assert!(size_of(&world.share) <= 64 * KIB, "{}", size_of(&world.share));
+    });
+}
+
+/// Writes a new file until no more fits.
+fn fill(world: &World) {
+    let f = world.create(world.root, b"fill", 0, 0o644).unwrap();
+    let mut offset = 0;
+    while let Ok(n) = world.write(f, offset, &[b'x'; 1 << 10]) {
+        offset += u64::from(n);
+        assert!(offset < 1 << 20, "there is no end");
     }
-    fs::remove_file(world.outside.join("full")).unwrap();
-    assert!(stored < 200 << 10, "{stored} bytes fitted");
-    assert!(world.write(f, stored, &full[..100 << 10]).is_ok());
+}
+
+/// Two queues ask at once, for what each of them alone would be counted right for.
+#[test]
+fn no_two_requests_at_once_give_the_same_bytes_back() {
+    const ROUNDS: usize = 100;
+    static FULL: [u8; 60 << 10] = [b'x'; 60 << 10];
+    type Ask = fn(&World, u64);
+    let empty: Ask = |world, f| {
+        let _ = world.truncate(f, 0);
+    };
+    let write: Ask = |world, f| {
+        let _ = world.write(f, 0, &FULL);
+    };
+    let unlink: Ask = |world, _| {
+        let _ = world.done(&Message::unlink(world.root, b"f"));
+    };
+    let link: Ask = |world, f| {
+        let _ = world.answer(&Message::link(f, world.root, b"other"));
+    };
+    let replace: Ask = |world, _| {
+        let _ = world.done(&Message::unlink(world.root, b"f"));
+        let _ = world.create(world.root, b"f", 0, 0o644);
+    };
+    for (which, race) in [
+        (empty, empty),
+        (write, empty),
+        (empty, unlink),
+        (link, unlink),
+        (unlink, replace),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let base = tempfile::tempdir().unwrap();
+        let world = limited(base.path(), Some(128 * KIB), None);
+        let held = world.create(world.root, b"held", 0, 0o644).unwrap();
+        assert_eq!(world.write(held, 0, &FULL), Ok(60 << 10));
+        for _ in 0..ROUNDS {
+            let f = world.create(world.root, b"f", 0, 0o644).unwrap();
+            let _ = world.write(f, 0, &FULL);
+            let start = Barrier::new(2);
+            let ask = |ask: Ask| {
+                start.wait();
+                ask(&world, f);
+            };
+            std::thread::scope(|scope| {
+                scope.spawn(|| ask(race.0));
+                ask(race.1);
+            });
+            for name in [&b"f"[..], b"other"] {
+                let _ = world.done(&Message::unlink(world.root, name));
+            }
+            world.forget(f, 3);
+        }
+        fill(&world);
+        let size = size_of(&world.share);
+        assert!(size <= 128 * KIB, "{size} bytes after race {which}");
+    }
+}
+
+#[test]
+fn a_temporary_file_that_gets_a_name_is_one_file() {
+    each_file_system(|base| {
+        let world = limited(base, Some(64 * KIB), Some(3));
+        for round in 0..10 {
+            let file = match world.tmpfile(world.root) {
+                Err(Errno::OPNOTSUPP) => return,
+                made => made.unwrap_or_else(|error| panic!("round {round}: {error}")),
+            };
+            world.done(&Message::link(file, world.root, b"f")).unwrap();
+            world.done(&Message::unlink(world.root, b"f")).unwrap();
+            world.forget(file, 2);
+        }
+    });
 }
 
 /// A small file system, and how much of it the host keeps.
