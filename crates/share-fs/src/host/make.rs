@@ -154,7 +154,7 @@ impl HostFs {
         name: Option<Name<'_>>,
         make: impl FnOnce() -> Reply<T>,
     ) -> Reply<T> {
-        if let Err(error) = self.quota.before_making() {
+        if let Err(error) = self.quota.before_making(directory) {
             let there = name.is_some_and(|name| self.found_at(directory.as_fd(), name.as_c_str()).is_ok());
             return Err(if there { Errno::EXIST } else { error });
         }

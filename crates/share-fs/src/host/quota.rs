@@ -17,9 +17,13 @@ use crate::Limits;
 /// What a guest leaves free on the host's file system, or two percent of it if that is less: a full disk is the
 /// host's problem, not the guest's.
 pub(crate) const RESERVE_BYTES: u64 = 1 << 30;
+/// Of its bytes, and of its inodes.
 const RESERVE_PERCENT: u64 = 2;
 /// Bytes written between two looks at how full the file system is.
 const LOOK_EVERY: i64 = 16 << 20;
+/// What a new file, directory, link or attribute counts for in that: a block, which a directory or a long link takes
+/// at once. So 4,096 of them are made between two looks, fewer where inodes run out.
+const MADE_BYTES: u64 = 4096;
 
 /// Files whose sizes may change at once where they are counted: more than a guest has queues.
 const STRIPES: u64 = 64;
@@ -114,14 +118,21 @@ impl Quota {
     }
 
     /// Attributes take room too, if not much: a share with a limit of bytes and none left takes no more of them.
-    pub(crate) fn before_xattr(&self) -> Reply<()> {
+    pub(crate) fn before_xattr(&self, file: &Open, len: u64) -> Reply<()> {
+        if self.is_crowded(file, len.max(MADE_BYTES))? {
+            return Err(Errno::NOSPC);
+        }
         match self.limits.bytes {
             Some(limit) if self.bytes.load(Ordering::Relaxed) >= limit => Err(Errno::DQUOT),
             _ => Ok(()),
         }
     }
 
-    pub(crate) fn before_making(&self) -> Reply<()> {
+    pub(crate) fn before_making(&self, directory: &Open) -> Reply<()> {
+        let spare = self.look_at_times(directory, MADE_BYTES)?;
+        if spare.is_some_and(|spare| spare.bytes < MADE_BYTES || spare.inodes == 0) {
+            return Err(Errno::NOSPC);
+        }
         let Some(limit) = self.limits.files else {
             return Ok(());
         };
@@ -183,6 +194,18 @@ impl Quota {
         }
     }
 
+    /// Files the guest may still make, as it is told.
+    pub(crate) fn available_files(&self, status: &StatFs) -> u64 {
+        let spare = status.f_ffree.saturating_sub(reserved_inodes(status));
+        match self.limits.files {
+            // A file system that does not count them says 0.
+            Some(limit) if status.f_files > 0 => {
+                spare.min(limit.saturating_sub(self.files.load(Ordering::Relaxed)))
+            }
+            _ => spare,
+        }
+    }
+
     fn claim(&self, growth: u64, limit: u64) -> Reply<()> {
         if growth == 0 {
             return Ok(());
@@ -196,15 +219,42 @@ impl Quota {
 
     /// Whether no more than the host's reserve is left; looked at now and then.
     fn is_crowded(&self, file: &Open, len: u64) -> Reply<bool> {
+        let spare = self.look_at_times(file, len)?;
+        Ok(spare.is_some_and(|spare| spare.bytes < len))
+    }
+
+    /// What the host can spare, if `len` bytes more are reason to look again.
+    fn look_at_times(&self, file: &Open, len: u64) -> Reply<Option<Spare>> {
         let len = i64::try_from(len).map_err(|_| Errno::FBIG)?;
         if self.until_look.fetch_sub(len.max(1), Ordering::Relaxed) > len {
-            return Ok(false);
+            return Ok(None);
         }
-        let status = rustix::fs::fstatfs(file)?;
-        let available = status.f_bavail.saturating_mul(block_size(&status));
-        let spare = i64::try_from(available.saturating_sub(reserve(&status))).unwrap_or(i64::MAX);
-        self.until_look.store(LOOK_EVERY.min(spare), Ordering::Relaxed);
-        Ok(status.f_blocks > 0 && spare < len)
+        let spare = Spare::of(&rustix::fs::fstatfs(file)?);
+        let soon = spare.bytes.min(spare.inodes.saturating_mul(MADE_BYTES));
+        let soon = i64::try_from(soon).unwrap_or(i64::MAX);
+        self.until_look.store(LOOK_EVERY.min(soon), Ordering::Relaxed);
+        Ok(Some(spare))
+    }
+}
+
+/// What a file system has beyond the host's reserve. One that does not count bytes or inodes has no end of them.
+#[derive(Clone, Copy, Debug)]
+struct Spare {
+    bytes: u64,
+    inodes: u64,
+}
+
+impl Spare {
+    fn of(status: &StatFs) -> Self {
+        let bytes = status.f_bavail.saturating_mul(block_size(status));
+        let counted = |total: u64, spare: u64| if total > 0 { spare } else { u64::MAX };
+        Spare {
+            bytes: counted(status.f_blocks, bytes.saturating_sub(reserve(status))),
+            inodes: counted(
+                status.f_files,
+                status.f_ffree.saturating_sub(reserved_inodes(status)),
+            ),
+        }
     }
 }
 
@@ -233,4 +283,9 @@ fn reserve(status: &StatFs) -> u64 {
     (status.f_blocks / 100 * RESERVE_PERCENT)
         .saturating_mul(block_size(status))
         .min(RESERVE_BYTES)
+}
+
+/// Inodes that stay the host's.
+fn reserved_inodes(status: &StatFs) -> u64 {
+    status.f_files / 100 * RESERVE_PERCENT
 }

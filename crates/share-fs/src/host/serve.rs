@@ -159,7 +159,7 @@ impl FileSystem for HostFs {
             free_blocks: status.f_bfree,
             available_blocks: self.quota.available(&status),
             files: status.f_files,
-            free_files: status.f_ffree,
+            free_files: self.quota.available_files(&status),
             name_length: u32::try_from(status.f_namelen).unwrap_or(255),
         })
     }

@@ -21,14 +21,15 @@ impl HostFs {
         flags: XattrFlags,
     ) -> Reply<()> {
         self.check_xattr(slot, name)?;
-        self.quota.before_xattr()?;
+        let file = self.any(slot)?;
+        self.quota.before_xattr(&file, value.len() as u64)?;
         let mut how = rustix::fs::XattrFlags::empty();
         how.set(rustix::fs::XattrFlags::CREATE, flags.contains(XattrFlags::CREATE));
         how.set(
             rustix::fs::XattrFlags::REPLACE,
             flags.contains(XattrFlags::REPLACE),
         );
-        rustix::fs::fsetxattr(self.any(slot)?, name.as_c_str(), value, how)
+        rustix::fs::fsetxattr(file, name.as_c_str(), value, how)
     }
 
     pub(super) fn user_xattr(&self, slot: Slot, name: Name<'_>) -> Reply<Vec<u8>> {

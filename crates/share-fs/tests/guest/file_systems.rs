@@ -81,6 +81,10 @@ impl FileSystem {
 
     /// A small one.
     pub(crate) fn tmpfs_of(bytes: u64) -> Result<Self, String> {
+        FileSystem::tmpfs_with(&format!("size={bytes}"))
+    }
+
+    pub(crate) fn tmpfs_with(options: &str) -> Result<Self, String> {
         if !is_root() {
             return Err("only root can mount it".into());
         }
@@ -90,7 +94,7 @@ impl FileSystem {
             path: home.path().to_owned(),
             _home: home,
         };
-        made.tmpfs(&format!("size={bytes}"))?;
+        made.tmpfs(options)?;
         Ok(made)
     }
 

@@ -408,6 +408,67 @@ fn a_file_full_of_holes_is_no_way_to_take_the_hosts_last_room() {
     assert!(free(tiny.path()) >= RESERVE, "{} are left", free(tiny.path()));
 }
 
+/// Nothing is limited but by what the host has.
+#[test]
+fn a_guest_leaves_inodes_on_the_hosts_file_system() {
+    const KEPT: u64 = 20;
+    let tiny = match FileSystem::tmpfs_with("nr_inodes=1000") {
+        Ok(tiny) => tiny,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    let left = || rustix::fs::statvfs(tiny.path()).unwrap().f_ffree;
+    let world = World::new(tiny.path());
+    let make = |number: u32| world.mkdir(world.root, number.to_string().as_bytes());
+    let error = (0..2000).find_map(|number| make(number).err());
+    assert_eq!(error, Some(Errno::NOSPC));
+    assert!((KEPT..KEPT + 5).contains(&left()), "{} are left", left());
+    let told = world.answer(&Message::statfs(world.root)).status().unwrap();
+    assert!(told.free_files < 5, "{told:?}");
+    assert_eq!(world.mkdir(world.root, b"0"), Err(Errno::EXIST));
+    put(world.outside.join("host"), "has room");
+    for name in [b"0", b"1", b"2"] {
+        let node = world.lookup(world.root, name).unwrap();
+        world.done(&Message::rmdir(world.root, name)).unwrap();
+        world.forget(node, 2);
+    }
+    make(0).unwrap();
+}
+
+#[test]
+fn links_and_attributes_are_no_way_to_take_the_hosts_last_room() {
+    let Some(tiny) = tiny() else { return };
+    let world = World::new(tiny.path());
+    let f = world.create(world.root, b"f", 0, 0o644).unwrap();
+    let text = [b'x'; 4000];
+    let error = (0..10_000_u32).find_map(|number| {
+        let link = Message::symlink(world.root, number.to_string().as_bytes(), &text);
+        world.answer(&link).error()
+    });
+    assert_eq!(error, Some(Errno::NOSPC));
+    assert!(free(tiny.path()) >= RESERVE, "{} are left", free(tiny.path()));
+    let attribute = world.answer(&Message::setxattr(f, b"user.a", b"value", 0));
+    assert_eq!(attribute.error(), Some(Errno::NOSPC));
+    for number in 0..10_u32 {
+        let name = number.to_string();
+        world.done(&Message::unlink(world.root, name.as_bytes())).unwrap();
+    }
+    let attribute = world.answer(&Message::setxattr(f, b"user.a", b"value", 0));
+    assert!(matches!(attribute.error(), None | Some(Errno::OPNOTSUPP)));
+}
+
+#[test]
+fn a_file_system_that_counts_no_inodes_takes_files() {
+    let boundless = match FileSystem::tmpfs_with("nr_inodes=0") {
+        Ok(made) => made,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    assert_eq!(rustix::fs::statvfs(boundless.path()).unwrap().f_files, 0);
+    let world = World::new(boundless.path());
+    for number in 0..50_u32 {
+        world.mkdir(world.root, number.to_string().as_bytes()).unwrap();
+    }
+}
+
 fn descriptors() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
