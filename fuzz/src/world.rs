@@ -42,6 +42,8 @@ pub(crate) struct World {
     ro: Folder,
     pub(crate) rw: Folder,
     pub(crate) tiny: Folder,
+    /// Where the host puts what it takes out of `rw`.
+    pub(crate) taken: Folder,
     policy: SharePolicy,
     read_only: SharePolicy,
 }
@@ -66,6 +68,7 @@ impl World {
             ro: Folder::new(home.join("ro")),
             rw: Folder::new(home.join("rw")),
             tiny: Folder::new(home.join("tiny")),
+            taken: Folder::new(home.join("taken")),
             policy: policy(Mode::ReadWrite),
             read_only: policy(Mode::ReadOnly),
             home,
@@ -84,6 +87,7 @@ impl World {
         }
         clear(self.rw.handle.as_fd());
         clear(self.tiny.handle.as_fd());
+        clear(self.taken.handle.as_fd());
         self.fill_rw();
         put(&self.tiny.path.join("file"), b"something of the host's");
         put(&self.tiny.path.join("dir/inner"), b"more of it");
