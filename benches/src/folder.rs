@@ -18,6 +18,8 @@ const PAGE: usize = 4096;
 const SMALL: usize = 2048;
 /// A guest finds its folder here; the initramfs has nothing but `/dev` and `/proc`.
 const MOUNTPOINT: &str = "/share";
+/// In the folder itself: what readdir-large-cold lists. Whoever has it made beforehand saves a guest the work.
+const LISTED: &str = "listed";
 
 const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
 
@@ -36,6 +38,8 @@ struct Sizes {
     mebibytes: u64,
     /// Of single pages of it.
     reads: u64,
+    /// Files in the large directory, if it is to be made here.
+    listed: u64,
 }
 
 #[derive(Debug)]
@@ -54,7 +58,7 @@ impl Plan {
     pub(crate) fn parse<'a>(mut words: impl Iterator<Item = &'a str>) -> io::Result<Self> {
         let (mut directory, mut tag, mut folder, mut read_ahead) = (None, None, PathBuf::new(), None);
         let mut drop_caches = true;
-        let (mut files, mut mebibytes, mut reads) = (1000, 64, 4096);
+        let (mut files, mut mebibytes, mut reads, mut listed) = (1000, 64, 4096, 5000);
         while let Some(word) = words.next() {
             let value = words
                 .next()
@@ -68,6 +72,7 @@ impl Plan {
                 "--files" => files = number(word, value)?,
                 "--mebibytes" => mebibytes = number(word, value)?,
                 "--reads" => reads = number(word, value)?,
+                "--listed" => listed = number(word, value)?,
                 _ => return Err(invalid(format!("unknown option {word}"))),
             }
         }
@@ -85,6 +90,7 @@ impl Plan {
             files,
             mebibytes,
             reads,
+            listed,
         };
         Ok(Plan { place, sizes })
     }
@@ -95,13 +101,18 @@ impl Plan {
     where
         S: Write,
     {
-        let root = self.place.open()?.join(format!("bench-{}", std::process::id()));
+        let folder = self.place.open()?;
         let bench = Bench {
-            root,
+            root: folder.join(format!("bench-{}", std::process::id())),
+            listed: folder.join(LISTED),
             sizes: self.sizes,
         };
         fs::create_dir(&bench.root)?;
         fs::create_dir(bench.root.join("files"))?;
+        let is_ours = !bench.listed.exists();
+        if is_ours {
+            bench.make_listed()?;
+        }
         for operation in OPERATIONS {
             turn(stream)?;
             if operation.cold {
@@ -116,6 +127,9 @@ impl Plan {
         }
         turn(stream)?;
         fs::remove_dir_all(&bench.root)?;
+        if is_ours {
+            fs::remove_dir_all(&bench.listed)?;
+        }
         self.place.close()
     }
 }
@@ -140,7 +154,10 @@ impl Place {
                 if let Some(kibibytes) = read_ahead {
                     set_read_ahead(*kibibytes)?;
                 }
-                Ok(Path::new(MOUNTPOINT).join(folder))
+                let folder = Path::new(MOUNTPOINT).join(folder);
+                // A folder below is mounted at the first step into it, and a mount is never part of what is timed.
+                fs::metadata(folder.join("."))?;
+                Ok(folder)
             }
         }
     }
@@ -187,6 +204,7 @@ fn set_read_ahead(kibibytes: u32) -> io::Result<()> {
 
 struct Bench {
     root: PathBuf,
+    listed: PathBuf,
     sizes: Sizes,
 }
 
@@ -219,7 +237,7 @@ impl Operation {
 }
 
 /// In the order in which each finds what it needs.
-const OPERATIONS: [Operation; 10] = [
+const OPERATIONS: [Operation; 11] = [
     Operation::cold("sequential-write", "bytes", Bench::sequential_write),
     Operation::cold("sequential-read-cold", "bytes", Bench::sequential_read),
     Operation::cold("random-read-cold", "reads", Bench::random_read),
@@ -228,6 +246,7 @@ const OPERATIONS: [Operation; 10] = [
     Operation::cold("stat-cold", "files", Bench::stat),
     Operation::cold("open-read-cold", "files", Bench::open_and_read),
     Operation::cold("readdir-cold", "entries", Bench::list),
+    Operation::cold("readdir-large-cold", "entries", Bench::list_large),
     Operation::cold("rename-cold", "files", Bench::rename),
     Operation::cold("unlink-cold", "files", Bench::unlink),
 ];
@@ -300,12 +319,19 @@ impl Bench {
     }
 
     fn list(&self) -> io::Result<u64> {
-        let mut count = 0;
-        for entry in fs::read_dir(self.root.join("files"))? {
-            entry?;
-            count += 1;
+        entries(&self.root.join("files"))
+    }
+
+    fn list_large(&self) -> io::Result<u64> {
+        entries(&self.listed)
+    }
+
+    fn make_listed(&self) -> io::Result<()> {
+        fs::create_dir(&self.listed)?;
+        for index in 0..self.sizes.listed {
+            File::create(self.listed.join(format!("f{index:06}")))?;
         }
-        Ok(count)
+        Ok(())
     }
 
     fn rename(&self) -> io::Result<u64> {
@@ -330,6 +356,15 @@ impl Bench {
     fn small(&self, letter: &str, index: u64) -> PathBuf {
         self.root.join(format!("files/{letter}{index:06}"))
     }
+}
+
+fn entries(directory: &Path) -> io::Result<u64> {
+    let mut count = 0;
+    for entry in fs::read_dir(directory)? {
+        entry?;
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// The numbers below `count` in an order no read-ahead guesses, the same each time.
@@ -405,7 +440,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("bench-init-{}", std::process::id()));
         fs::create_dir(&folder).unwrap();
         let plan = plan(&format!(
-            "--dir {} --drop-caches no --files 7 --mebibytes 2 --reads 5",
+            "--dir {} --drop-caches no --files 7 --mebibytes 2 --reads 5 --listed 9",
             folder.display()
         ))
         .unwrap();
@@ -427,6 +462,7 @@ mod tests {
                 "stat-cold 7 files",
                 "open-read-cold 7 files",
                 "readdir-cold 7 entries",
+                "readdir-large-cold 9 entries",
                 "rename-cold 7 files",
                 "unlink-cold 7 files",
             ]
