@@ -25,12 +25,15 @@ timed() {
 
 forget() { sync && echo 3 >/proc/sys/vm/drop_caches; }
 
+# npm_ci PROJECT [OPTION...]
+npm_ci() { env -C "$1" npm ci --no-audit --no-fund --no-update-notifier "${@:2}" >/dev/null; }
+
 npm_works() {
   [ -d "$share/npm" ] || { echo "skipped npm ci: no --npm PROJECT given"; return 1; }
   command -v npm >/dev/null || { echo "skipped npm ci: no npm in the image"; return 1; }
   cp -r "$share/npm" "$own/npm"
   # The first run fills npm's cache; the others must not wait for a network.
-  (cd "$own/npm" && npm ci --no-audit --no-fund >/dev/null 2>&1) || { echo "skipped npm ci: it fails"; return 1; }
+  npm_ci "$own/npm" 2>"$own/npm.log" || { echo "skipped npm ci: it fails: $(tail -n 1 "$own/npm.log")"; return 1; }
 }
 
 turn() {
@@ -44,7 +47,7 @@ turn() {
   timed "untar" "$place" tar -x --no-same-owner -f "$own/tree.tar" -C "$folder/out"
   forget
   timed "rm -rf, cold" "$place" rm -rf "$folder/out"
-  [ "$npm" = no ] || timed "npm ci" "$place" env -C "$folder/npm" npm ci --offline --no-audit --no-fund
+  [ "$npm" = no ] || timed "npm ci" "$place" npm_ci "$folder/npm" --offline
 }
 
 npm=no
