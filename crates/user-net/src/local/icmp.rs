@@ -1,8 +1,9 @@
 //! Pings of the gateway, and errors that say "no" so that nobody waits.
 
+use egress_policy::addresses::MTU;
 use smoltcp::wire::{EthernetAddress, Icmpv4Packet, Icmpv6Packet, IpProtocol};
 
-use super::ip_packet;
+use super::{ETHERNET_HEADER, ip_packet};
 use crate::stack::packet::{Ends, Packet};
 
 /// Why not, in the words that make programs give up at once. Both are hard errors to a connected socket of Linux.
@@ -22,7 +23,7 @@ const HEADER: usize = 8;
 const MAX_QUOTE_V4: usize = 576 - 20 - HEADER;
 const MAX_QUOTE_V6: usize = 1280 - 40 - HEADER;
 
-/// The answer to a ping.
+/// The answer to a ping. None where it would be longer than what the cable carries, which a guest should not have sent.
 pub(crate) fn pong(packet: &Packet<'_>, to: EthernetAddress) -> Option<Vec<u8>> {
     let (request, reply) = match packet.ends {
         Ends::V4 { .. } => ECHO_V4,
@@ -33,7 +34,8 @@ pub(crate) fn pong(packet: &Packet<'_>, to: EthernetAddress) -> Option<Vec<u8>> 
         [kind, 0, ..] if *kind == request => *kind = reply,
         _ => return None,
     }
-    Some(message(packet.ends.reversed(), to, body))
+    let pong = message(packet.ends.reversed(), to, body);
+    (pong.len() <= ETHERNET_HEADER + usize::from(MTU)).then_some(pong)
 }
 
 /// Whether this is itself an error or another answer, which are never answered (RFC 1122, RFC 4443).

@@ -430,6 +430,26 @@ fn a_ping_of_the_gateway_is_answered() {
 }
 
 #[test]
+fn a_ping_longer_than_the_cable_carries_is_refused() {
+    for (ends, header) in to_gateway().into_iter().zip([20, 40]) {
+        let fits = usize::from(MTU) - header - 8;
+        let mut cable = Cable::new();
+        cable.send(&ping(ends, &vec![7; fits]));
+        assert_eq!(cable.frame().len(), 14 + usize::from(MTU));
+        assert_eq!(cable.events(), []);
+        // The length in a header of IPv6 does not count the header.
+        let most = usize::from(u16::MAX) - 8 - header % 40;
+        for size in [fits + 1, most] {
+            let asked = ping(ends, &vec![7; size]);
+            let mut cable = Cable::new();
+            cable.send(&asked);
+            error(&cable.frame(), &asked);
+            assert_eq!(cable.drops(), [DropReason::Icmp]);
+        }
+    }
+}
+
+#[test]
 fn large_pings_do_not_pile_up() {
     let mut cable = Cable::new();
     for _ in 0..1000 {
