@@ -42,7 +42,8 @@ pub(crate) const KEEP_ALIVE_TRIES: u32 = 6;
 
 /// Read at once into the one buffer all flows share. What the other side does not take at once is kept by the flow.
 pub(crate) const CHUNK: usize = 256 * 1024;
-/// The same while there are many flows ([`MANY_FLOWS`]), so that all of them stuck keep 128 MiB at the most.
+/// The same while there are many flows ([`MANY_FLOWS`]), so that all of them stuck keep 152 MiB at the most: both ways,
+/// and the first of them read while they were few.
 pub(crate) const SMALL_CHUNK: usize = 64 * 1024;
 pub(crate) const MANY_FLOWS: usize = 64;
 /// Carried by one direction of a flow before others have their turn.

@@ -11,10 +11,16 @@ pub(crate) const MAX_OPENING: usize = 512;
 pub(crate) const OPENING_DEADLINE: Duration = Duration::from_secs(60);
 /// A flow that the guest does not finish opening.
 pub(crate) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
-/// What a flow buffers each way while there are few, and while there are many ([`MANY_FLOWS`]).
+/// What a flow buffers each way while there are few: enough for one flow to go as fast as many.
 pub(crate) const BUFFER: usize = 1 << 20;
-pub(crate) const SMALL_BUFFER: usize = 128 * 1024;
-pub(crate) const MANY_FLOWS: usize = 64;
+/// The least it buffers each way, however many there are. All flows at once have 64 MiB of that.
+pub(crate) const SMALL_BUFFER: usize = 32 * 1024;
+/// What flows buffer beyond the least, all together. A guest can fill its buffers and leave them full: with this and
+/// the least of every flow, that holds 128 MiB and no more.
+pub(crate) const SPARE_BUFFERS: usize = 64 << 20;
+/// The part of what is left of them that a new flow has each way: the first has a whole [`BUFFER`], the 64th a
+/// seventh, and there is always something left for the next.
+pub(crate) const SPARE_PARTS: usize = 64;
 /// Names that have an address of the pool at a time.
 pub(crate) const MAX_NAMES: usize = 4096;
 /// Questions that wait for a verdict.
@@ -54,5 +60,6 @@ pub(crate) const RESET_BURST: u32 = 1000;
 /// A guest that owes an acknowledgement and says nothing for so long has gone. Whole machines may be held up for a
 /// while.
 pub(crate) const GUEST_SILENCE: Duration = Duration::from_secs(300);
-/// A writer that found no room is woken for so much, not for every byte the guest takes.
+/// A writer that found no room is woken for so much, not for every byte the guest takes. Where the buffer is small,
+/// for half of it.
 pub(crate) const WORTHWHILE_ROOM: usize = 64 * 1024;

@@ -215,6 +215,11 @@ impl Connection {
         self.over = Some(Over::Broken);
     }
 
+    /// Of each way.
+    pub(super) fn buffer(&self) -> usize {
+        self.socket().recv_capacity()
+    }
+
     /// Set once there is nothing left to do but to say [`Self::last_words`].
     pub(super) fn over(&self) -> Option<Over> {
         self.over
@@ -297,7 +302,8 @@ impl Connection {
     fn has_new_room(&mut self) -> bool {
         let socket = self.socket();
         let free = socket.send_capacity().saturating_sub(socket.send_queue());
-        let is_new = self.stuffed && !self.finishing && socket.may_send() && free >= WORTHWHILE_ROOM;
+        let worthwhile = WORTHWHILE_ROOM.min(socket.send_capacity() / 2);
+        let is_new = self.stuffed && !self.finishing && socket.may_send() && free >= worthwhile;
         self.stuffed &= !is_new;
         is_new
     }

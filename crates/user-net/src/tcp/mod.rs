@@ -8,6 +8,7 @@
 //! there is no TIME-WAIT, and what still comes for it is answered with a RST. [`FlowEvent::Closed`] tells of every end
 //! but those that [`Flows::refuse`] made.
 
+mod buffers;
 mod clock;
 mod connection;
 mod port;
@@ -27,6 +28,7 @@ use std::{
 use egress_policy::link::DropReason;
 
 use self::{
+    buffers::Buffers,
     clock::Clock,
     connection::{Connection, News},
     segment::{Ends, Segment},
@@ -35,8 +37,8 @@ use crate::{
     FlowId, Offloads,
     bucket::Bucket,
     limits::{
-        BUFFER, HANDSHAKE_DEADLINE, MANY_FLOWS, MAX_FLOWS, MAX_LAST_WORDS, MAX_OPENING, OPENING_DEADLINE,
-        RESET_BURST, RESETS_PER_SECOND, SMALL_BUFFER,
+        HANDSHAKE_DEADLINE, MAX_FLOWS, MAX_LAST_WORDS, MAX_OPENING, OPENING_DEADLINE, RESET_BURST,
+        RESETS_PER_SECOND,
     },
 };
 
@@ -82,6 +84,7 @@ pub(crate) struct Flows {
     ids: HashMap<Ends, FlowId>,
     last: u64,
     opening: usize,
+    buffers: Buffers,
     /// Flows that may have a packet for the guest.
     ready: VecDeque<FlowId>,
     timers: BTreeSet<(Instant, FlowId)>,
@@ -123,6 +126,7 @@ impl Flows {
             ids: HashMap::new(),
             last: 0,
             opening: 0,
+            buffers: Buffers::default(),
             ready: VecDeque::new(),
             timers: BTreeSet::new(),
             events: VecDeque::new(),
@@ -291,13 +295,14 @@ impl Flows {
 
     /// Finishes the handshake with the guest.
     pub(crate) fn accept(&mut self, id: FlowId, now: Instant) {
-        let (seed, buffer) = (self.seeds.hash_one(id), self.buffer());
+        let seed = self.seeds.hash_one(id);
         let Some(flow) = self.flows.get_mut(&id) else {
             return;
         };
         let Stage::Waiting(syn) = &flow.stage else {
             return;
         };
+        let buffer = self.buffers.take();
         let connection = Connection::accept(syn, flow.ends, buffer, (self.offloads, seed), (self.clock, now));
         match connection {
             Some(connection) => {
@@ -306,7 +311,10 @@ impl Flows {
                 self.set_timer(id, now + HANDSHAKE_DEADLINE);
                 self.make_ready(id);
             }
-            None => self.cut(id, now),
+            None => {
+                self.buffers.give_back(buffer);
+                self.cut(id, now);
+            }
         }
     }
 
@@ -358,15 +366,6 @@ impl Flows {
         if let Some(connection) = self.standing(id) {
             connection.finish(now);
             self.make_ready(id);
-        }
-    }
-
-    /// While many stand, they stand closer.
-    fn buffer(&self) -> usize {
-        if self.flows.len() > MANY_FLOWS {
-            SMALL_BUFFER
-        } else {
-            BUFFER
         }
     }
 

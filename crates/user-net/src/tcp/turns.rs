@@ -77,6 +77,7 @@ impl Flows {
             self.ids.remove(&flow.ends);
         }
         if let Stage::Standing(connection) = stage {
+            self.buffers.give_back(connection.buffer());
             connection.last_words().for_each(|words| self.say(words));
         }
         self.push_event(FlowEvent::Closed { flow: id, broken });

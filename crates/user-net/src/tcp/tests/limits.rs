@@ -4,16 +4,14 @@ use std::time::Duration;
 
 use egress_policy::link::DropReason;
 
-use super::{
-    by_hand::{ACK, Hand, RST, SYN, Said},
-    world::{FAR_V4, Far, World},
-};
+use super::by_hand::{ACK, Hand, RST, SYN, Said};
 use crate::{
+    FlowId,
     limits::{
-        BUFFER, HANDSHAKE_DEADLINE, MANY_FLOWS, MAX_FLOWS, MAX_LAST_WORDS, MAX_OPENING, OPENING_DEADLINE,
-        RESET_BURST, SMALL_BUFFER,
+        BUFFER, HANDSHAKE_DEADLINE, MAX_FLOWS, MAX_LAST_WORDS, MAX_OPENING, OPENING_DEADLINE, RESET_BURST,
+        SMALL_BUFFER,
     },
-    tcp::{FlowEvent, Received},
+    tcp::{FlowEvent, Received, Stage},
 };
 
 fn syn(port: u16) -> Said<'static> {
@@ -199,29 +197,78 @@ fn flows_beyond_the_limit_are_reset_and_there_is_room_again_when_one_ends() {
     assert!(matches!(hand.say_exactly(&syn(9)), Received::Opening(_)));
 }
 
-#[test]
-fn while_many_flows_stand_each_buffers_less() {
-    let mut world = World::new(65_520);
-    for _ in 0..=MANY_FLOWS {
-        world.guest.connect(FAR_V4, 4096, 0);
+/// What a flow that stands buffers, both ways.
+fn buffered(hand: &Hand, flow: FlowId) -> usize {
+    match &hand.flows.flows[&flow].stage {
+        Stage::Standing(connection) => {
+            connection.socket().recv_capacity() + connection.socket().send_capacity()
+        }
+        _ => 0,
     }
-    world.settle();
-    world.accept(|| Far {
-        finishes: false,
-        ..Far::default()
-    });
-    world.settle();
-    let mut rooms: Vec<_> = world.far.keys().copied().collect();
-    rooms.sort_unstable();
-    assert_eq!(world.flows.room(*rooms.last().unwrap()).len(), SMALL_BUFFER);
-    let mut world = World::new(65_520);
-    world.guest.connect(FAR_V4, 4096, 0);
-    world.settle();
-    world.accept(Far::default);
-    let flow = *world.far.keys().next().unwrap();
-    world.far.get_mut(&flow).unwrap().finishes = false;
-    world.settle();
-    assert_eq!(world.flows.room(flow).len(), BUFFER);
+}
+
+/// The far end of each writes until it is stuck, and so does the guest.
+fn stalled(hand: &mut Hand, count: usize) -> Vec<FlowId> {
+    let ports = (1000..).take(count);
+    ports.map(|port| stall(hand, port)).collect()
+}
+
+fn stall(hand: &mut Hand, port: u16) -> FlowId {
+    (hand.port, hand.seq) = (port, 100);
+    let flow = hand.knock();
+    hand.flows.accept(flow, hand.now);
+    hand.ack = hand.hear()[0].seq.wrapping_add(1);
+    hand.say(ACK, &[]);
+    while hand.write(flow, &[1; 65_000]) > 0 {}
+    let mut unread = 0;
+    loop {
+        hand.say_at(ACK, hand.seq.wrapping_add(unread), &[2; SMALL_BUFFER]);
+        let more = u32::try_from(hand.flows.unread(flow).len()).unwrap();
+        if more == unread {
+            break;
+        }
+        unread = more;
+    }
+    hand.seq = hand.seq.wrapping_add(unread);
+    let mut packet = Vec::new();
+    while hand.flows.transmit(&mut packet, hand.now) {
+        packet.clear();
+    }
+    hand.events();
+    flow
+}
+
+#[test]
+fn a_thousand_stalled_flows_hold_what_all_may_hold_and_no_more() {
+    const PROMISED: usize = 128 << 20;
+    let mut hand = Hand::new();
+    let flows = stalled(&mut hand, MAX_FLOWS);
+    let all: usize = flows.iter().map(|flow| buffered(&hand, *flow)).sum();
+    assert!(all <= PROMISED, "{all}");
+    assert_eq!(buffered(&hand, flows[0]), 2 * BUFFER);
+    assert_eq!(buffered(&hand, flows[MAX_FLOWS - 1]), 2 * SMALL_BUFFER);
+    // Whoever comes when they have gone has as much as the first.
+    for (number, flow) in flows.into_iter().enumerate() {
+        hand.port = 1000 + u16::try_from(number).unwrap();
+        match number % 2 {
+            0 => hand.flows.refuse(flow, hand.now),
+            _ => hand.flows.cut(flow, hand.now),
+        }
+        hand.events();
+    }
+    let flow = hand.knock();
+    hand.flows.accept(flow, hand.now);
+    assert_eq!(buffered(&hand, flow), 2 * BUFFER);
+}
+
+#[test]
+fn the_writer_of_a_small_buffer_hears_when_there_is_room_again() {
+    let mut hand = Hand::new();
+    let last = *stalled(&mut hand, 300).last().unwrap();
+    let before = hand.ack;
+    hand.ack = before.wrapping_add(u32::try_from(SMALL_BUFFER / 2).unwrap());
+    hand.say(ACK, &[]);
+    assert_eq!(hand.events(), [FlowEvent::Writable(last)]);
 }
 
 #[test]
