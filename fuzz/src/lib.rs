@@ -8,6 +8,7 @@ pub mod guard;
 mod known;
 mod names;
 pub mod network;
+pub mod question;
 mod request;
 pub mod seeds;
 pub mod share_fs;

@@ -59,7 +59,7 @@ enum Kind {
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
-enum Place {
+pub(crate) enum Place {
     Gateway,
     Pool(u8),
     Elsewhere(u32),
@@ -307,7 +307,7 @@ impl Place {
     }
 }
 
-fn udp(port: u16, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn udp(port: u16, bytes: &[u8]) -> Vec<u8> {
     let mut datagram = Vec::new();
     let source = if port == 67 { 68 } else { 40_000u16 };
     datagram.extend(source.to_be_bytes());
@@ -318,7 +318,7 @@ fn udp(port: u16, bytes: &[u8]) -> Vec<u8> {
     datagram
 }
 
-fn ip(v6: bool, to: Place, protocol: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn ip(v6: bool, to: Place, protocol: u8, payload: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
     if v6 {
         packet.extend([0x60, 0, 0, 0]);

@@ -22,11 +22,109 @@ mod node {
 /// The name of a seed, and what is in it.
 pub type Seed = (String, Input);
 
-/// For either target: they read the same steps.
+/// As a target reads them.
+pub fn of(target: &str) -> Vec<(String, Vec<u8>)> {
+    match target {
+        "dns_question" => questions(),
+        _ => all()
+            .into_iter()
+            .map(|(name, input)| (name, input.to_bytes()))
+            .collect(),
+    }
+}
+
+/// For either target of the shares: they read the same steps.
 pub fn all() -> Vec<Seed> {
     let mut seeds = everything_once();
     seeds.extend(sessions());
     seeds
+}
+
+/// Of [`crate::question`].
+pub fn questions() -> Vec<(String, Vec<u8>)> {
+    const EXAMPLE: &[u8] = b"\x07eXample\x03com\0";
+    let plain = |name: &[u8], kind: u16| question([1, 0, 0, 0], name, kind, &[]);
+    let edns = |version: u8| [b"\0\0\x29\x04\xd0\0", [version].as_slice(), b"\0\0\0\0"].concat();
+    let reverse = b"\x011\x011\x0218\x03198\x07in-addr\x04arpa\0";
+    let long = [
+        [&[63][..], &[b'n'; 63]].concat().repeat(3),
+        b"\x3d".to_vec(),
+        vec![b'n'; 61],
+        vec![0],
+    ]
+    .concat();
+    let seeds: [(&str, u8, Vec<Vec<u8>>); 10] = [
+        (
+            "a-name",
+            0,
+            vec![plain(EXAMPLE, 1), plain(EXAMPLE, 28), plain(EXAMPLE, 65)],
+        ),
+        (
+            "edns",
+            3,
+            vec![
+                question([1, 0, 0, 1], EXAMPLE, 1, &edns(0)),
+                question([1, 0, 0, 1], EXAMPLE, 1, &edns(1)),
+            ],
+        ),
+        (
+            "two-of-edns",
+            1,
+            vec![question([1, 0, 0, 2], EXAMPLE, 1, &edns(0).repeat(2))],
+        ),
+        (
+            "odd-kinds",
+            7,
+            [0, 10, 16, 252, 255].map(|kind| plain(EXAMPLE, kind)).to_vec(),
+        ),
+        (
+            "the-root-and-localhost",
+            0,
+            vec![plain(b"\0", 2), plain(b"\x09localhost\0", 1)],
+        ),
+        ("backwards", 2, vec![plain(EXAMPLE, 1), plain(reverse, 12)]),
+        (
+            "the-longest-name",
+            9,
+            vec![plain(&long, 1), plain(&[b"\x01n", long.as_slice()].concat(), 1)],
+        ),
+        ("a-pointer-to-itself", 0, vec![plain(b"\xc0\x0c", 1)]),
+        (
+            "no-question-and-two",
+            0,
+            vec![
+                question([0; 4], b"", 1, &[]),
+                question([2, 0, 0, 0], EXAMPLE, 1, EXAMPLE),
+            ],
+        ),
+        (
+            "letters-of-no-name",
+            5,
+            vec![
+                plain(b"\x03a.b\x01\0\0", 1),
+                plain(b"\x02\xff\xfe\0", 1),
+                Vec::new(),
+            ],
+        ),
+    ];
+    let write = |(name, cut, messages): (&str, u8, Vec<Vec<u8>>)| {
+        let verdicts = 0b0101_0101;
+        (
+            name.to_owned(),
+            [&[verdicts, cut][..], &messages.join(crate::question::NEXT)].concat(),
+        )
+    };
+    seeds.into_iter().map(write).collect()
+}
+
+fn question(counts: [u16; 4], name: &[u8], kind: u16, rest: &[u8]) -> Vec<u8> {
+    let mut message = vec![0, 7, 1, 0];
+    message.extend(counts.iter().flat_map(|count| count.to_be_bytes()));
+    message.extend(name);
+    message.extend(kind.to_be_bytes());
+    message.extend([0, 1]);
+    message.extend(rest);
+    message
 }
 
 /// Each operation by itself, on a directory and on a file.
