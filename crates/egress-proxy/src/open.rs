@@ -58,24 +58,43 @@ async fn gone(guest: &UnixStream) {
 }
 
 async fn far_end(session: &Session, live: &Live, rule: &str) -> Result<Connected, Refusal> {
+    // Once for a flow, which opens within seconds or not at all: it is what costs most here.
+    let own = own::addresses()?;
+    let asked = Asked {
+        session,
+        live,
+        rule,
+        own: &own,
+    };
     let connected = match session.upstream.route(&live.target, live.port) {
-        Some(proxy) => proxy?.connect(session, live, rule).await?,
-        None => direct(session, live, rule).await?,
+        Some(proxy) => proxy?.connect(asked).await?,
+        None => direct(asked).await?,
     };
     if !connected.through_proxy {
         let _ = live.address.set(connected.address);
     }
     // The policy may have changed meanwhile.
-    session.still_allowed(live, &own::addresses()?)?;
+    session.still_allowed(live, &own)?;
     Ok(connected)
 }
 
-async fn direct(session: &Session, live: &Live, rule: &str) -> Result<Connected, Refusal> {
+/// What is asked for, and what it is held against.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) live: &'a Live,
+    pub(crate) rule: &'a str,
+    /// The addresses of this host.
+    pub(crate) own: &'a [IpAddr],
+}
+
+async fn direct(asked: Asked<'_>) -> Result<Connected, Refusal> {
+    let Asked { session, live, .. } = asked;
     let addresses = match &live.target {
         Target::Address(address) => vec![address.to_canonical()],
         Target::Name(name) => session.resolver().addresses(name.as_str()).await?,
     };
-    let addresses = checked(session, live, addresses, rule)?;
+    let addresses = asked.checked(addresses)?;
     let (stream, address) = connect(&addresses, live.port).await?;
     Ok(Connected {
         stream,
@@ -85,39 +104,36 @@ async fn direct(session: &Session, live: &Live, rule: &str) -> Result<Connected,
     })
 }
 
-/// Those that may be connected to; the others are told.
-pub(crate) fn checked(
-    session: &Session,
-    live: &Live,
-    addresses: Vec<IpAddr>,
-    rule: &str,
-) -> Result<Vec<IpAddr>, Refusal> {
-    let own = own::addresses()?;
-    let policy = session.policy();
-    let mut refused = Vec::new();
-    let mut good = Vec::new();
-    for address in addresses {
-        match policy.decide_address(address, live.port, &own) {
-            Ok(()) => good.push(address),
-            Err(reason) => refused.push((address, reason)),
+impl Asked<'_> {
+    /// Those that may be connected to; the others are told.
+    pub(crate) fn checked(self, addresses: Vec<IpAddr>) -> Result<Vec<IpAddr>, Refusal> {
+        let Asked { session, live, .. } = self;
+        let policy = session.policy();
+        let mut refused = Vec::new();
+        let mut good = Vec::new();
+        for address in addresses {
+            match policy.decide_address(address, live.port, self.own) {
+                Ok(()) => good.push(address),
+                Err(reason) => refused.push((address, reason)),
+            }
         }
-    }
-    // Of a name that leads nowhere else, the first is told with the answer.
-    let mut refused = refused.into_iter();
-    let first = if good.is_empty() { refused.next() } else { None };
-    for (address, reason) in refused {
-        let rule = Some(rule.to_owned());
-        session
-            .records
-            .refused(live.subject(), reason, rule, Some(address));
-    }
-    match first {
-        Some((address, reason)) => Err(Refusal {
-            address: Some(address),
-            ..Refusal::from(reason)
-        }),
-        None if good.is_empty() => Err(Reason::NoAddress.into()),
-        None => Ok(good),
+        // Of a name that leads nowhere else, the first is told with the answer.
+        let mut refused = refused.into_iter();
+        let first = if good.is_empty() { refused.next() } else { None };
+        for (address, reason) in refused {
+            let rule = Some(self.rule.to_owned());
+            session
+                .records
+                .refused(live.subject(), reason, rule, Some(address));
+        }
+        match first {
+            Some((address, reason)) => Err(Refusal {
+                address: Some(address),
+                ..Refusal::from(reason)
+            }),
+            None if good.is_empty() => Err(Reason::NoAddress.into()),
+            None => Ok(good),
+        }
     }
 }
 

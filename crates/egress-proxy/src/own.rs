@@ -1,4 +1,4 @@
-//! The addresses of this host, asked of the kernel over a socket each time: they change.
+//! The addresses of this host, asked of the kernel over a socket for each flow: they change.
 
 use std::net::IpAddr;
 

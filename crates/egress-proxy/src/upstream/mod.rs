@@ -18,7 +18,7 @@ use crate::{
     connect::connect,
     flow::{Connected, Live},
     limits::PROXY_DEADLINE,
-    open,
+    open::Asked,
     session::{Refusal, Session},
 };
 use bypass::Bypass;
@@ -56,14 +56,9 @@ impl Upstream {
 }
 
 impl Proxy {
-    pub(crate) async fn connect(
-        &self,
-        session: &Session,
-        live: &Live,
-        rule: &str,
-    ) -> Result<Connected, Refusal> {
-        check(session, live, rule)?;
-        let reached = timeout(PROXY_DEADLINE, self.reach(session, live)).await;
+    pub(crate) async fn connect(&self, asked: Asked<'_>) -> Result<Connected, Refusal> {
+        check(asked)?;
+        let reached = timeout(PROXY_DEADLINE, self.reach(asked.session, asked.live)).await;
         let (stream, address, early) = reached.unwrap_or(Err(Reason::Proxy))?;
         Ok(Connected {
             stream,
@@ -94,16 +89,20 @@ impl Proxy {
 }
 
 /// What can be said of a target without looking for its address.
-fn check(session: &Session, live: &Live, rule: &str) -> Result<(), Refusal> {
-    let known = match &live.target {
+fn check(asked: Asked<'_>) -> Result<(), Refusal> {
+    let known = match &asked.live.target {
         Target::Address(address) => Some(vec![address.to_canonical()]),
         Target::Name(name) => {
             special_name(name)?;
-            session.resolver().host(name.as_str()).map(<[IpAddr]>::to_vec)
+            asked
+                .session
+                .resolver()
+                .host(name.as_str())
+                .map(<[IpAddr]>::to_vec)
         }
     };
     if let Some(addresses) = known {
-        open::checked(session, live, addresses, rule)?;
+        asked.checked(addresses)?;
     }
     Ok(())
 }
