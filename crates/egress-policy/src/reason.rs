@@ -51,6 +51,8 @@ pub enum Reason {
     NoHost,
     OtherHost,
     Tunnel,
+    /// The HTTP proxy this host goes through makes no tunnel there.
+    ProxyTunnel,
 }
 
 impl Reason {
@@ -89,6 +91,9 @@ impl Reason {
             Reason::NoHost => "no Host in an HTTP request",
             Reason::OtherHost => "another Host in an HTTP request than was asked for",
             Reason::Tunnel => "an HTTP request for a tunnel",
+            Reason::ProxyTunnel => {
+                "the proxy of this host refuses a tunnel (CONNECT) to that name or port; many allow port 443 only"
+            }
         }
     }
 }

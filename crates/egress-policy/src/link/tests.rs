@@ -87,6 +87,7 @@ pub(crate) const REASONS: &[Reason] = &[
     Reason::NoHost,
     Reason::OtherHost,
     Reason::Tunnel,
+    Reason::ProxyTunnel,
 ];
 
 fn any_question() -> impl Strategy<Value = ToEgress> {

@@ -24,7 +24,7 @@ pub(super) async fn tunnel(
         match answer(&read) {
             Answer::Yes(behind) => return Ok(read.split_off(behind)),
             Answer::Interim(behind) => drop(read.drain(..behind)),
-            Answer::No => return Err(Reason::Proxy),
+            Answer::No(reason) => return Err(reason),
             Answer::Unfinished if more == 0 || read.len() > MAX_PROXY_HEAD => return Err(Reason::Proxy),
             Answer::Unfinished => {}
         }
@@ -51,7 +51,7 @@ enum Answer {
     Yes(usize),
     /// Another answer follows behind so many bytes.
     Interim(usize),
-    No,
+    No(Reason),
     Unfinished,
 }
 
@@ -59,7 +59,7 @@ fn answer(read: &[u8]) -> Answer {
     const START: &[u8] = b"HTTP/1.";
     let common = START.len().min(read.len());
     if read.get(..common) != START.get(..common) {
-        return Answer::No;
+        return Answer::No(Reason::Proxy);
     }
     let Some(end) = read.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Answer::Unfinished;
@@ -71,13 +71,15 @@ fn answer(read: &[u8]) -> Answer {
         [b' ', first, second, third, b' ' | b'\r']
             if [first, second, third].into_iter().all(u8::is_ascii_digit) =>
         {
-            match first {
-                b'1' => Answer::Interim(behind),
-                b'2' => Answer::Yes(behind),
-                _ => Answer::No,
+            match [first, second, third] {
+                [b'1', ..] => Answer::Interim(behind),
+                [b'2', ..] => Answer::Yes(behind),
+                // What squid, tinyproxy with `ConnectPort` and others say to a port they make no tunnel to.
+                [b'4', b'0', b'3' | b'5'] => Answer::No(Reason::ProxyTunnel),
+                _ => Answer::No(Reason::Proxy),
             }
         }
-        _ => Answer::No,
+        _ => Answer::No(Reason::Proxy),
     }
 }
 
@@ -133,7 +135,13 @@ mod tests {
             b"\0\0",
             b"SSH-2.0",
         ] {
-            assert_eq!(answer(no), Answer::No);
+            assert_eq!(answer(no), Answer::No(Reason::Proxy));
+        }
+        for no in [
+            &b"HTTP/1.1 403 Forbidden\r\n\r\n"[..],
+            b"HTTP/1.0 405 Method Not Allowed\r\n\r\n",
+        ] {
+            assert_eq!(answer(no), Answer::No(Reason::ProxyTunnel));
         }
     }
 }

@@ -19,20 +19,26 @@ type Heard = Arc<Mutex<Vec<String>>>;
 fn http_proxy(answer: &'static str) -> (Server, Heard) {
     let heard = Heard::default();
     let log = Arc::clone(&heard);
-    let server = Server::start(move |stream: TcpStream| {
-        let mut reader = BufReader::new(stream.try_clone().unwrap());
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if reader.read_line(&mut head).unwrap_or(0) == 0 {
-                return;
-            }
-        }
+    let server = Server::start(move |mut stream: TcpStream| {
+        let Some(head) = read_head(&stream) else {
+            return;
+        };
         log.lock().unwrap().push(head);
-        let mut stream = stream;
         stream.write_all(answer.as_bytes()).unwrap();
         echo(stream);
     });
     (server, heard)
+}
+
+fn read_head(stream: &TcpStream) -> Option<String> {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).unwrap_or(0) == 0 {
+            return None;
+        }
+    }
+    Some(head)
 }
 
 fn through(proxy: &str, no_proxy: &[&str]) -> Config {
@@ -105,6 +111,34 @@ fn a_proxy_that_is_down_refuses_or_talks_nonsense_is_told_as_that() {
         assert_eq!(machine.refused(name("far.test"), 443), Reason::Proxy);
         machine.told_refused(Reason::Proxy);
     }
+}
+
+/// As squid is, unless it is told otherwise.
+fn proxy_for_443() -> Server {
+    Server::start(|mut stream: TcpStream| {
+        let Some(head) = read_head(&stream) else {
+            return;
+        };
+        match head.lines().next().unwrap().contains(":443 ") {
+            true => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+                echo(stream);
+            }
+            false => stream
+                .write_all(b"HTTP/1.1 403 Access violation\r\n\r\n")
+                .unwrap(),
+        }
+    })
+}
+
+#[test]
+fn a_proxy_that_makes_tunnels_to_443_only_is_told_as_that() {
+    let proxy = proxy_for_443();
+    let mut machine = Machine::start(&through(&format!("http://127.0.0.1:{}", proxy.port), &[]));
+    machine.open(name("far.test"), 443).unwrap();
+    assert_eq!(machine.refused(name("far.test"), 80), Reason::ProxyTunnel);
+    let record = machine.told_refused(Reason::ProxyTunnel);
+    assert_eq!(record.port, Some(80));
 }
 
 #[test]
