@@ -18,6 +18,9 @@ const REQUEST_ACK: u16 = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
 /// What is there already, from an earlier attempt, is made to be as it should.
 const PUT: u16 = REQUEST_ACK | (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
 
+/// RTNH_F_ONLINK.
+const ONLINK: u32 = 4;
+
 /// An interface by the kernel's number, as requests name it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Index(u32);
@@ -71,6 +74,7 @@ impl Netlink {
         )
     }
 
+    /// The gateway is at the other end of the cable, whether an address says so or not.
     pub(crate) fn put_default_route(&self, index: Index, gateway: IpAddr) -> io::Result<()> {
         // struct rtmsg: family, lengths of destination and source, type of service; table, origin, scope, kind; flags
         let message = Message::new(libc::RTM_NEWROUTE, PUT)
@@ -81,7 +85,7 @@ impl Netlink {
                 libc::RT_SCOPE_UNIVERSE,
                 libc::RTN_UNICAST,
             ])
-            .bytes(&0u32.to_ne_bytes());
+            .bytes(&ONLINK.to_ne_bytes());
         self.request(
             message
                 .attribute(libc::RTA_GATEWAY, &octets(gateway))

@@ -7,10 +7,10 @@ fn network() -> Network {
     Network {
         mtu: 9000,
         v4: [198, 18, 0, 2].into(),
-        v4_prefix: 24,
+        v4_prefix: 32,
         v4_gateway: [198, 18, 0, 1].into(),
         v6: "fdc0:ffe4::2".parse().unwrap(),
-        v6_prefix: 64,
+        v6_prefix: 128,
         v6_gateway: "fdc0:ffe4::1".parse().unwrap(),
     }
 }
@@ -32,10 +32,10 @@ fn a_card_gets_its_addresses_and_routes_and_a_second_time_changes_nothing() {
         set_up("cable", &network()).unwrap();
         let link = ip("addr show dev cable");
         assert!(link.contains("mtu 9000") && link.contains(",UP"), "{link}");
-        assert!(link.contains("inet 198.18.0.2/24 "), "{link}");
+        assert!(link.contains("inet 198.18.0.2/32 "), "{link}");
         let v6 = link
             .lines()
-            .find(|line| line.contains("inet6 fdc0:ffe4::2/64"))
+            .find(|line| line.contains("inet6 fdc0:ffe4::2/128"))
             .unwrap();
         assert!(v6.contains("nodad") && !v6.contains("tentative"), "{v6}");
         assert_eq!(link.matches("inet ").count(), 1, "{link}");
@@ -60,6 +60,19 @@ fn a_card_gets_its_addresses_and_routes_and_a_second_time_changes_nothing() {
 }
 
 #[test]
+fn an_address_beside_the_guests_own_is_the_gateways_business() {
+    if !private_network() {
+        return;
+    }
+    ip("tuntap add dev cable mode tap");
+    set_up("cable", &network()).unwrap();
+    for (other, gateway) in [("198.18.0.77", "198.18.0.1"), ("fdc0:ffe4::77", "fdc0:ffe4::1")] {
+        let route = ip(&format!("route get {other}"));
+        assert!(route.contains(&format!("via {gateway} dev cable")), "{route}");
+    }
+}
+
+#[test]
 fn loopback_comes_up_without_a_network() {
     if !private_network() {
         return;
@@ -78,10 +91,10 @@ fn the_kernels_refusal_comes_back_as_its_error() {
     let error = set_up("nothing", &network()).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
     ip("tuntap add dev cable mode tap");
-    let mut unreachable = network();
-    unreachable.v4_gateway = [203, 0, 113, 1].into();
-    let error = set_up("cable", &unreachable).unwrap_err();
-    assert_eq!(error.raw_os_error(), Some(libc::ENETUNREACH));
+    let mut nobody = network();
+    nobody.v4_gateway = [224, 0, 0, 1].into();
+    let error = set_up("cable", &nobody).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
 }
 
 #[test]
