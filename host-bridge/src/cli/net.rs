@@ -158,7 +158,7 @@ fn print_page(paths: &Paths, name: &SessionName, record: Option<&Record>, runs: 
         lines
             .iter()
             .filter_map(|line| journal::parse(line))
-            .for_each(|line| account.add(line));
+            .for_each(|line| account.add(&line));
     }
     let page = Page {
         name,

@@ -1,241 +1,270 @@
 //! What a run's records come to: what was reached, what was refused, a row for each.
 
+mod rows;
+
 use std::{collections::HashMap, net::IpAddr};
 
 use egress_policy::{
     EgressPolicy, Target,
-    control::{Record, Spent, What},
+    control::{Spent, What},
     link::{Id, Protocol},
 };
 
 use super::{
-    journal::{Entry, Line, Note},
+    journal::{
+        Entry, Line, Note,
+        total::{Open, Others, Reached, Refused, Subject, Total, Why},
+    },
     words,
 };
 use crate::console;
+use rows::Rows;
+
+/// Flows that stand at once. `coffer-egress` allows a quarter; of one beyond, all is counted when it ends.
+const MAX_FLOWS: usize = 4096;
+/// Notes that are said again in each file, the latest. Few things are noted, but a process may die every ten seconds.
+const MAX_NOTES: usize = 100;
 
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     /// The one that came into force last.
     pub(crate) policy: Option<EgressPolicy>,
     pub(crate) notes: Vec<Note>,
-    pub(crate) reached: Vec<Reached>,
-    pub(crate) refused: Vec<Refused>,
-    flows: HashMap<(usize, u32, Id), Flow>,
-    rows: HashMap<Key, usize>,
-    /// Which of several runs is being read.
-    run: usize,
+    rows: Rows,
+    /// Of the budgets, until the end of the run that was read last.
+    spent: Spent,
+    /// Those of the process that is.
+    flows: HashMap<Id, Flow>,
+    link: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Reached {
-    pub(crate) what: String,
-    pub(crate) address: Option<IpAddr>,
-    pub(crate) connections: u64,
-    pub(crate) sent: u64,
-    pub(crate) received: u64,
-    pub(crate) last_unix_ms: u64,
-    pub(crate) by: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refused {
-    pub(crate) what: String,
-    /// A rule of this text would let it through.
-    pub(crate) rule: Option<String>,
-    pub(crate) address: Option<IpAddr>,
-    pub(crate) times: u64,
-    pub(crate) why: &'static str,
-    pub(crate) last_unix_ms: u64,
-    pub(crate) by: Option<String>,
-}
-
-/// How much of a flow is in its row already.
+/// Whose row a flow counts for, and how much of it is there already.
 #[derive(Debug)]
 struct Flow {
-    row: usize,
+    subject: Subject,
+    address: Option<IpAddr>,
     sent: u64,
     received: u64,
-}
-
-#[derive(Debug, PartialEq, Eq, Hash)]
-enum Key {
-    Reached(String, Option<IpAddr>),
-    Refused(String, Option<IpAddr>, &'static str),
 }
 
 impl Account {
     /// The lines that follow are of another run.
     pub(crate) fn next_run(&mut self) {
-        self.run += 1;
+        self.flows.clear();
+        self.link = 0;
+        self.spent = Spent::default();
     }
 
-    pub(crate) fn add(&mut self, line: Line) {
+    pub(crate) fn add(&mut self, line: &Line) {
         match line {
-            Line::Start(_) => {}
-            Line::Policy(policy) => self.policy = Some(policy.policy),
-            Line::Note(note) => self.notes.push(note),
-            Line::Entry(entry) => self.entry(&entry),
+            Line::Start(start) => self.spend(start.spent.connections, start.spent.bytes),
+            Line::Policy(policy) => self.policy = Some(policy.policy.clone()),
+            Line::Note(note) => self.notes.push(note.clone()),
+            Line::Entry(entry) => self.entry(entry),
+            Line::Total(total) => self.total(total),
         }
     }
 
-    /// Of the runs that were read.
+    pub(crate) fn reached(&self) -> &[Reached] {
+        self.rows.reached()
+    }
+
+    pub(crate) fn refused(&self) -> &[Refused] {
+        self.rows.refused()
+    }
+
+    pub(crate) fn others(&self) -> &Others {
+        self.rows.others()
+    }
+
+    /// Of the session's budgets, by the run that was read last and all before it.
     pub(crate) fn spent(&self) -> Spent {
-        let add = |sum: Spent, row: &Reached| Spent {
-            bytes: sum.bytes.saturating_add(row.sent).saturating_add(row.received),
-            connections: sum.connections.saturating_add(row.connections),
-        };
-        self.reached.iter().fold(Spent::default(), add)
+        self.spent
+    }
+
+    /// What a file that begins now says of all before it. Rows beyond the bounds are one from now on.
+    pub(crate) fn totals(&mut self) -> Vec<Line> {
+        self.rows.fold();
+        self.notes.drain(..self.notes.len().saturating_sub(MAX_NOTES));
+        let notes = self.notes.iter().cloned().map(Line::Note);
+        let mut open: Vec<Open> = self
+            .flows
+            .iter()
+            .map(|(id, flow)| flow.open(*id, self.link))
+            .collect();
+        open.sort_by_key(|open| open.flow);
+        let totals = self.rows.totals().chain(open.into_iter().map(Total::Open));
+        notes
+            .chain(totals.map(|total| Line::Total(Box::new(total))))
+            .collect()
     }
 
     fn entry(&mut self, entry: &Entry) {
+        self.of_link(entry.link);
         let record = &entry.record;
+        let unix_ms = record.unix_ms;
         match &record.what {
             // The connection that follows says more.
             What::Named { .. } => {}
-            What::Opened { flow, address, .. } => {
-                let row = self.reached_row(record, Some(*address));
-                self.flows.insert((self.run, entry.link, *flow), Flow::new(row));
-                if let Some(reached) = self.reached.get_mut(row) {
-                    reached.connections = reached.connections.saturating_add(1);
-                    note_by(&mut reached.by, entry);
-                }
-            }
+            What::Opened { flow, address, .. } => self.opened(entry, *flow, *address),
             What::Carried { flow, sent, received } => {
-                self.carried(entry, *flow, *sent, *received);
+                if self.is_known(*flow, &Subject::of(record)) {
+                    self.carried(*flow, unix_ms, *sent, *received);
+                }
             }
             What::Closed {
                 flow, sent, received, ..
             } => {
-                self.carried(entry, *flow, *sent, *received);
-                self.flows.remove(&(self.run, entry.link, *flow));
+                if self.is_known(*flow, &Subject::of(record)) {
+                    self.carried(*flow, unix_ms, *sent, *received);
+                    self.flows.remove(flow);
+                } else {
+                    self.count(&reached(Subject::of(record), None, (*sent, *received), unix_ms));
+                }
             }
             What::Refused {
                 reason,
-                address,
-                count,
-                ..
-            } => {
-                let rule = words::a_rule_helps(*reason).then(|| rule_for(record)).flatten();
-                self.refused(entry, reason.text(), rule, *address, *count);
-            }
-            What::Dropped { reason, count } => self.refused(entry, reason.text(), None, None, *count),
-        }
-    }
-
-    fn carried(&mut self, entry: &Entry, flow: Id, sent: u64, received: u64) {
-        let key = (self.run, entry.link, flow);
-        // Its beginning may have been in a file that is gone.
-        if !self.flows.contains_key(&key) {
-            let row = self.reached_row(&entry.record, None);
-            self.flows.insert(key, Flow::new(row));
-        }
-        let Some(flow) = self.flows.get_mut(&key) else {
-            return;
-        };
-        if let Some(row) = self.reached.get_mut(flow.row) {
-            row.sent = row.sent.saturating_add(sent.saturating_sub(flow.sent));
-            row.received = row
-                .received
-                .saturating_add(received.saturating_sub(flow.received));
-            row.last_unix_ms = row.last_unix_ms.max(entry.record.unix_ms);
-        }
-        (flow.sent, flow.received) = (sent, received);
-    }
-
-    fn reached_row(&mut self, record: &Record, address: Option<IpAddr>) -> usize {
-        let what = what(record);
-        let index = *self
-            .rows
-            .entry(Key::Reached(what.clone(), address))
-            .or_insert(self.reached.len());
-        if index == self.reached.len() {
-            self.reached.push(Reached {
-                what,
-                address,
-                connections: 0,
-                sent: 0,
-                received: 0,
-                last_unix_ms: 0,
-                by: None,
-            });
-        }
-        if let Some(row) = self.reached.get_mut(index) {
-            row.last_unix_ms = row.last_unix_ms.max(record.unix_ms);
-        }
-        index
-    }
-
-    fn refused(
-        &mut self,
-        entry: &Entry,
-        why: &'static str,
-        rule: Option<String>,
-        address: Option<IpAddr>,
-        count: u64,
-    ) {
-        let what = what(&entry.record);
-        let index = *self
-            .rows
-            .entry(Key::Refused(what.clone(), address, why))
-            .or_insert(self.refused.len());
-        if index == self.refused.len() {
-            self.refused.push(Refused {
-                what,
                 rule,
                 address,
-                times: 0,
-                why,
-                last_unix_ms: 0,
-                by: None,
-            });
+                count,
+            } => {
+                let rule = words::denying(*reason, rule.as_deref(), *address).map(str::to_owned);
+                self.refuse(entry, Why::Refused(*reason), rule, *address, *count);
+            }
+            What::Dropped { reason, count } => self.refuse(entry, Why::Dropped(*reason), None, None, *count),
         }
-        if let Some(row) = self.refused.get_mut(index) {
-            row.times = row.times.saturating_add(count);
-            row.last_unix_ms = row.last_unix_ms.max(entry.record.unix_ms);
-            note_by(&mut row.by, entry);
+    }
+
+    /// What stood when a process died nobody ends.
+    fn of_link(&mut self, link: u32) {
+        if link != self.link {
+            self.flows.clear();
+            self.link = link;
+        }
+    }
+
+    fn opened(&mut self, entry: &Entry, flow: Id, address: IpAddr) {
+        let subject = Subject::of(&entry.record);
+        self.count(&Reached {
+            connections: 1,
+            by: entry.by.clone(),
+            ..reached(subject.clone(), Some(address), (0, 0), entry.record.unix_ms)
+        });
+        if self.flows.len() < MAX_FLOWS {
+            self.flows.insert(flow, Flow::new(subject, Some(address)));
+        }
+    }
+
+    /// Its beginning may have been in a file that is gone.
+    fn is_known(&mut self, flow: Id, subject: &Subject) -> bool {
+        if !self.flows.contains_key(&flow) && self.flows.len() < MAX_FLOWS {
+            self.flows.insert(flow, Flow::new(subject.clone(), None));
+        }
+        self.flows.contains_key(&flow)
+    }
+
+    fn carried(&mut self, flow: Id, unix_ms: u64, sent: u64, received: u64) {
+        let Some(flow) = self.flows.get_mut(&flow) else {
+            return;
+        };
+        let new = (
+            sent.saturating_sub(flow.sent),
+            received.saturating_sub(flow.received),
+        );
+        (flow.sent, flow.received) = (sent, received);
+        let more = reached(flow.subject.clone(), flow.address, new, unix_ms);
+        self.count(&more);
+    }
+
+    fn count(&mut self, more: &Reached) {
+        self.spend(more.connections, more.sent.saturating_add(more.received));
+        self.rows.add_reached(more);
+    }
+
+    fn spend(&mut self, connections: u64, bytes: u64) {
+        self.spent.connections = self.spent.connections.saturating_add(connections);
+        self.spent.bytes = self.spent.bytes.saturating_add(bytes);
+    }
+
+    fn refuse(&mut self, entry: &Entry, why: Why, rule: Option<String>, address: Option<IpAddr>, count: u64) {
+        self.rows.add_refused(&Refused {
+            subject: Subject::of(&entry.record),
+            why,
+            rule,
+            address,
+            count,
+            unix_ms: entry.record.unix_ms,
+            by: entry.by.clone(),
+        });
+    }
+
+    fn total(&mut self, total: &Total) {
+        match total {
+            Total::Reached(row) => self.count(row),
+            Total::Refused(row) => self.rows.add_refused(row),
+            Total::Others(others) => {
+                self.spend(others.connections, others.sent.saturating_add(others.received));
+                self.rows.add_others(others);
+            }
+            Total::Open(open) => {
+                self.of_link(open.link);
+                self.flows.insert(open.flow, Flow::of(open));
+            }
         }
     }
 }
 
 impl Flow {
-    fn new(row: usize) -> Self {
+    fn new(subject: Subject, address: Option<IpAddr>) -> Self {
         Flow {
-            row,
+            subject,
+            address,
             sent: 0,
             received: 0,
         }
     }
-}
 
-/// The last one that is known; one that is likely only where none is.
-fn note_by(row: &mut Option<String>, entry: &Entry) {
-    let known = entry.by.as_ref().is_some_and(|by| by.pid.is_some());
-    if known || row.is_none() {
-        *row = by_text(entry).or_else(|| row.take());
+    fn of(open: &Open) -> Self {
+        Flow {
+            sent: open.sent,
+            received: open.received,
+            ..Flow::new(open.subject.clone(), open.address)
+        }
+    }
+
+    fn open(&self, flow: Id, link: u32) -> Open {
+        Open {
+            subject: self.subject.clone(),
+            address: self.address,
+            link,
+            flow,
+            sent: self.sent,
+            received: self.received,
+        }
     }
 }
 
-/// In parentheses where it is only likely.
-pub(crate) fn by_text(entry: &Entry) -> Option<String> {
-    let by = entry.by.as_ref()?;
-    let command = console::one_line(&by.command);
-    Some(match by.pid {
-        Some(pid) if command.is_empty() => format!("pid {pid}"),
-        Some(_) => command,
-        None => format!("({command})"),
-    })
+fn reached(subject: Subject, address: Option<IpAddr>, (sent, received): (u64, u64), unix_ms: u64) -> Reached {
+    Reached {
+        subject,
+        address,
+        connections: 0,
+        sent,
+        received,
+        unix_ms,
+        by: None,
+    }
 }
 
 /// `example.com:443`, `[2001:db8::1]:22`, `udp 192.0.2.1:123`.
-pub(crate) fn what(record: &Record) -> String {
-    let place = match (&record.target, record.port) {
+pub(crate) fn what(subject: &Subject) -> String {
+    let place = match (&subject.target, subject.port) {
         (Some(target), port) => place(target, port),
         (None, Some(port)) => format!("port {port}"),
         (None, None) => "-".to_owned(),
     };
     let place = console::one_line(&place);
-    match (record.protocol, &record.target) {
+    match (subject.protocol, &subject.target) {
         (Protocol::Tcp, _) => place,
         // A name that was asked for.
         (Protocol::Udp, Some(Target::Name(_))) => place,
@@ -253,9 +282,14 @@ pub(crate) fn place(target: &Target, port: Option<u16>) -> String {
     }
 }
 
-/// What is typed to allow it.
-fn rule_for(record: &Record) -> Option<String> {
-    Some(place(record.target.as_ref()?, record.port))
+/// What is typed to allow what was refused, where that would help.
+pub(crate) fn helping_rule(row: &Refused) -> Option<String> {
+    match row.why {
+        Why::Refused(reason) if words::a_rule_helps(reason) => {
+            Some(place(row.subject.target.as_ref()?, row.subject.port))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ enum Command {
 impl Egress {
     /// Starts the process and waits until it is ready.
     pub(crate) async fn start(plan: &NetPlan, around: Surroundings<'_>) -> Result<Self> {
-        let (recorder, journal) = Journal::begin(&around.journal, around.session)?;
+        let (recorder, journal) = Journal::begin(&around.journal, around.session, around.spent)?;
         let shared = Arc::new(Mutex::new(Shared {
             policy: plan.policy.clone(),
             tally: Tally::new(around.spent),

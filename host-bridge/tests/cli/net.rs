@@ -71,7 +71,7 @@ fn a_rule_lets_through_what_it_names_and_the_record_says_so() {
         "www.example.com:443",
         "192.0.2.1",
         "1000",
-        "a rule denies it",
+        "a rule denies it (bad.example.com)",
     ] {
         assert!(shown.contains(words), "{words:?} is not in {shown}");
     }
@@ -337,7 +337,8 @@ fn a_command_that_went_well_says_nothing_of_the_network() {
 #[test]
 fn what_happens_can_be_followed_to_the_end_of_the_session() {
     let rig = Rig::new();
-    rig.coffer(&["up", "box", "--allow", "a.test"]).ok();
+    rig.coffer(&["up", "box", "--allow", "a.test", "--deny", "c.test"])
+        .ok();
     let follow = |json: bool| {
         let mut arguments = vec!["net", "-f", "box"];
         arguments.extend(json.then_some("--json"));
@@ -349,16 +350,18 @@ fn what_happens_can_be_followed_to_the_end_of_the_session() {
     let (lines, raw) = (follow(false), follow(true));
     connect(&rig, "a.test");
     connect(&rig, "b.test");
+    connect(&rig, "c.test");
     rig.coffer(&["stop", "box"]).ok();
     let text =
         |child: std::process::Child| String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     let (lines, raw) = (text(lines), text(raw));
     for words in [
         "session box starts",
-        "rules: allow a.test",
+        "rules: allow a.test, deny c.test",
         "opened a.test:443 at 192.0.2.1 (a.test) by fake-connect",
         "closed a.test:443: done, 1000 sent, 1000 received",
         "refused b.test: no rule allows it",
+        "refused c.test: a rule denies it (c.test)",
     ] {
         assert!(lines.contains(words), "{words:?} is not in {lines}");
     }
@@ -369,7 +372,7 @@ fn what_happens_can_be_followed_to_the_end_of_the_session() {
         .collect();
     assert_eq!(
         (&all[0]["version"], &all[0]["session"]),
-        (&json!(1), &json!("box"))
+        (&json!(2), &json!("box"))
     );
     let opened = all.iter().find(|line| line["what"] == "opened").unwrap();
     assert_eq!((&opened["by"]["pid"], &opened["link"]), (&json!(7), &json!(1)));

@@ -9,8 +9,8 @@ use crate::{
     Result, console,
     error::Context,
     net::{
-        account::{by_text, what},
-        journal::{self, Entry, Line, Run},
+        account::what,
+        journal::{self, Entry, Line, Run, total::Subject},
         shown, words,
     },
     output,
@@ -65,6 +65,8 @@ fn event(line: &Line) -> Option<String> {
         Line::Policy(policy) => (policy.unix_ms, policy_line(&policy.policy)),
         Line::Note(note) => (note.unix_ms, console::one_line(&note.note)),
         Line::Entry(entry) => (entry.record.unix_ms, entry_line(entry)?),
+        // The page has them.
+        Line::Total(_) => return None,
     };
     Some(format!("{} {text}", clock(unix_ms)))
 }
@@ -78,7 +80,7 @@ fn policy_line(policy: &EgressPolicy) -> String {
 }
 
 fn entry_line(entry: &Entry) -> Option<String> {
-    let what = what(&entry.record);
+    let what = what(&Subject::of(&entry.record));
     let mut text = match &entry.record.what {
         What::Named { rule } => format!("named {what} ({})", console::one_line(rule)),
         What::Opened { address, rule, .. } => {
@@ -95,18 +97,19 @@ fn entry_line(entry: &Entry) -> Option<String> {
         ),
         What::Refused {
             reason,
+            rule,
             address,
             count,
-            ..
         } => {
             let at = address.map_or_else(String::new, |address| format!(" at {address}"));
-            format!("refused {what}{at}: {}{}", reason.text(), times(*count))
+            let why = words::why(reason.text(), words::denying(*reason, rule.as_deref(), *address));
+            format!("refused {what}{at}: {why}{}", times(*count))
         }
         What::Dropped { reason, count } => format!("dropped {what}: {}{}", reason.text(), times(*count)),
     };
-    if let Some(by) = by_text(entry) {
+    if let Some(by) = &entry.by {
         text.push_str(" by ");
-        text.push_str(&by);
+        text.push_str(&by.text());
     }
     Some(text)
 }

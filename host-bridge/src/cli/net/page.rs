@@ -9,7 +9,15 @@ use crate::{
     SessionName,
     cli::list::age,
     console,
-    net::{account::Account, publish::Publish, shown},
+    net::{
+        account::{Account, helping_rule, what},
+        journal::{
+            By,
+            total::{Others, Reached, Refused},
+        },
+        publish::Publish,
+        shown, words,
+    },
     output,
     shape::Bytes,
     state::{Record, unix_ms},
@@ -19,6 +27,8 @@ use crate::{
 const MAX_ROWS: usize = 100;
 /// Rules that are suggested.
 const MAX_HINTS: usize = 3;
+/// What the records have no longer one by one.
+const OTHERS: &str = "(others)";
 
 /// All that is known of one session's network.
 pub(super) struct Page<'a> {
@@ -69,7 +79,7 @@ impl Page<'_> {
         Ok(())
     }
 
-    /// What is in the record is of former runs while the session runs, and of all when it does not.
+    /// The record is written when a run ends, the network's records while it runs; where either is lost the other has it.
     fn spent(&self) -> Spent {
         let recorded = self.record.map_or_else(Spent::default, |record| record.net_spent);
         let counted = self.account.spent();
@@ -80,57 +90,43 @@ impl Page<'_> {
     }
 
     fn print_reached(&self) -> io::Result<()> {
-        let mut reached: Vec<_> = self.account.reached.iter().collect();
-        if reached.is_empty() {
+        let mut reached: Vec<&Reached> = self.account.reached().iter().collect();
+        let others = self.account.others();
+        if reached.is_empty() && others.connections == 0 {
             return output::line("\nreached: nothing");
         }
         output::line("\nreached:")?;
-        reached.sort_by_key(|row| std::cmp::Reverse(row.last_unix_ms));
-        let rows: Vec<Vec<String>> = reached
-            .iter()
-            .take(MAX_ROWS)
-            .map(|row| {
-                vec![
-                    row.what.clone(),
-                    row.address.map_or_else(|| "-".to_owned(), |at| at.to_string()),
-                    row.connections.to_string(),
-                    Bytes(row.sent).to_string(),
-                    Bytes(row.received).to_string(),
-                    ago(row.last_unix_ms),
-                    row.by.clone().unwrap_or_default(),
-                ]
-            })
-            .collect();
+        // However many there are, what carried most is shown.
+        let found = reached.len();
+        reached.sort_by_key(|row| std::cmp::Reverse(row.sent.saturating_add(row.received)));
+        reached.truncate(MAX_ROWS);
+        reached.sort_by_key(|row| std::cmp::Reverse(row.unix_ms));
+        let others = Some(others).filter(|others| others.connections > 0);
+        let rows = reached.into_iter().map(reached_cells);
+        let rows: Vec<_> = rows.chain(others.map(other_reached_cells)).collect();
         let headings = ["WHAT", "ADDRESS", "TIMES", "SENT", "RECEIVED", "LAST", "BY"];
         output::table(&headings, &rows)?;
-        and_more(reached.len())
+        and_more(found, ", which carried less")
     }
 
     fn print_refused(&self) -> io::Result<()> {
-        let mut refused: Vec<_> = self.account.refused.iter().collect();
-        if refused.is_empty() {
+        let mut refused: Vec<&Refused> = self.account.refused().iter().collect();
+        let others = Some(self.account.others()).filter(|others| others.refused > 0);
+        if refused.is_empty() && others.is_none() {
             return Ok(());
         }
         output::line("\ntried, and was refused:")?;
-        refused.sort_by_key(|row| std::cmp::Reverse(row.last_unix_ms));
-        let rows: Vec<Vec<String>> = refused
-            .iter()
-            .take(MAX_ROWS)
-            .map(|row| {
-                let address = row.address.map_or_else(String::new, |at| format!("{at}: "));
-                vec![
-                    row.what.clone(),
-                    row.times.to_string(),
-                    format!("{address}{}", row.why),
-                    ago(row.last_unix_ms),
-                    row.by.clone().unwrap_or_default(),
-                ]
-            })
-            .collect();
+        refused.sort_by_key(|row| std::cmp::Reverse(row.unix_ms));
+        let rows = refused.iter().take(MAX_ROWS).map(|row| refused_cells(row));
+        let rows: Vec<_> = rows.chain(others.map(other_refused_cells)).collect();
         output::table(&["WHAT", "TIMES", "WHY", "LAST", "BY"], &rows)?;
-        and_more(refused.len())?;
+        and_more(refused.len(), "")?;
+        self.print_hints(&refused)
+    }
+
+    fn print_hints(&self, refused: &[&Refused]) -> io::Result<()> {
         let mut hints: Vec<String> = Vec::new();
-        for rule in refused.iter().filter_map(|row| row.rule.as_ref()) {
+        for rule in refused.iter().filter_map(|row| helping_rule(row)) {
             let hint = match self.record {
                 Some(_) => format!("hint: coffer net allow {} {rule}", self.name),
                 None => format!("hint: coffer run --allow {rule} …"),
@@ -143,10 +139,54 @@ impl Page<'_> {
     }
 }
 
-fn and_more(found: usize) -> io::Result<()> {
+fn reached_cells(row: &Reached) -> Vec<String> {
+    vec![
+        what(&row.subject),
+        row.address.map_or_else(|| "-".to_owned(), |at| at.to_string()),
+        row.connections.to_string(),
+        Bytes(row.sent).to_string(),
+        Bytes(row.received).to_string(),
+        ago(row.unix_ms),
+        row.by.as_ref().map(By::text).unwrap_or_default(),
+    ]
+}
+
+fn other_reached_cells(others: &Others) -> Vec<String> {
+    vec![
+        OTHERS.to_owned(),
+        "-".to_owned(),
+        others.connections.to_string(),
+        Bytes(others.sent).to_string(),
+        Bytes(others.received).to_string(),
+        ago(others.unix_ms),
+    ]
+}
+
+fn refused_cells(row: &Refused) -> Vec<String> {
+    let address = row.address.map_or_else(String::new, |at| format!("{at}: "));
+    let why = words::why(row.why.text(), row.rule.as_deref());
+    vec![
+        what(&row.subject),
+        row.count.to_string(),
+        format!("{address}{why}"),
+        ago(row.unix_ms),
+        row.by.as_ref().map(By::text).unwrap_or_default(),
+    ]
+}
+
+fn other_refused_cells(others: &Others) -> Vec<String> {
+    vec![
+        OTHERS.to_owned(),
+        others.refused.to_string(),
+        "for more reasons than are kept apart".to_owned(),
+        ago(others.unix_ms),
+    ]
+}
+
+fn and_more(found: usize, which: &str) -> io::Result<()> {
     match found.saturating_sub(MAX_ROWS) {
         0 => Ok(()),
-        more => output::line(&format!("and {more} more: coffer net --json has all")),
+        more => output::line(&format!("and {more} more{which}: coffer net --json has all")),
     }
 }
 

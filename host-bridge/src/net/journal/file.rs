@@ -8,13 +8,14 @@ use std::{
     time::Duration,
 };
 
+use egress_policy::control::Spent;
 use rustix::fs::FlockOperation;
 
 use super::{
     Line, Place, Start, VERSION,
     read::{is_live, runs},
 };
-use crate::{SessionName, state::unix_ms};
+use crate::{SessionName, net::account::Account, state::unix_ms};
 
 /// Some ten thousands of flows. A run keeps this much twice: the file that is written and the full one before it.
 pub(super) const MAX_FILE: u64 = 8 << 20;
@@ -28,17 +29,28 @@ pub(super) struct BoundedFile {
     start: Start,
     file: File,
     len: u64,
+    /// What is said at its head is not counted: however much that is, there is room for as many lines.
+    head: u64,
     max: u64,
     /// Said again at the head of the next file, which must make sense without the one before.
     policy: Option<Vec<u8>>,
+    account: Account,
 }
 
 impl BoundedFile {
-    pub(super) fn create(directory: &Path, session: &SessionName, max: u64) -> io::Result<Self> {
+    pub(super) fn create(
+        directory: &Path,
+        session: &SessionName,
+        spent: Spent,
+        max: u64,
+    ) -> io::Result<Self> {
         let start = Start {
             version: VERSION,
             session: session.clone(),
             started_unix_ms: unix_ms(),
+            spent,
+            file: 0,
+            repeats: 0,
         };
         let place = Place::new(directory, session, start.started_unix_ms);
         let mut file = BoundedFile {
@@ -46,20 +58,13 @@ impl BoundedFile {
             place,
             start,
             len: 0,
+            head: 0,
             max,
             policy: None,
+            account: Account::default(),
         };
-        file.head()?;
+        file.put_head()?;
         Ok(file)
-    }
-
-    fn head(&mut self) -> io::Result<()> {
-        let start = encoded(&Line::Start(self.start.clone()))?;
-        self.put(&start)?;
-        match self.policy.clone() {
-            Some(policy) => self.put(&policy),
-            None => Ok(()),
-        }
     }
 
     pub(super) fn append(&mut self, line: &Line) -> io::Result<()> {
@@ -67,10 +72,17 @@ impl BoundedFile {
         if matches!(line, Line::Policy(_)) {
             self.policy = Some(bytes.clone());
         }
-        if self.len.saturating_add(bytes.len() as u64) > self.max {
+        let lines = self.len.saturating_sub(self.head);
+        if lines.saturating_add(bytes.len() as u64) > self.max {
             self.turn()?;
         }
-        self.put(&bytes)
+        // Not there where the disk was full.
+        if self.len == 0 {
+            self.put_head()?;
+        }
+        self.put(&bytes)?;
+        self.account.add(line);
+        Ok(())
     }
 
     /// The file is full: it takes the place of the one that was full before.
@@ -82,11 +94,28 @@ impl BoundedFile {
             _ => {}
         }
         self.file = create(&current)?;
-        self.len = 0;
-        self.head()
+        (self.len, self.head) = (0, 0);
+        Ok(())
     }
 
-    /// A whole line or, as far as it is in our hands, nothing of it.
+    fn put_head(&mut self) -> io::Result<()> {
+        let mut repeats: Vec<Vec<u8>> = self.policy.iter().cloned().collect();
+        for total in self.account.totals() {
+            repeats.push(encoded(&total)?);
+        }
+        let start = Start {
+            file: self.start.file.saturating_add(1),
+            repeats: repeats.len(),
+            ..self.start.clone()
+        };
+        let head = [encoded(&Line::Start(start.clone()))?, repeats.concat()].concat();
+        self.put(&head)?;
+        self.start = start;
+        self.head = self.len;
+        Ok(())
+    }
+
+    /// All of it or, as far as it is in our hands, nothing.
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Err(error) = self.file.write_all(bytes) {
             // Where even this fails, a reader skips the broken line.

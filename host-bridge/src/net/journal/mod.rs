@@ -3,24 +3,34 @@
 //! `net/NAME-STARTMS.jsonl` in the state directory. The first line says whose it is; then each policy that came into
 //! force, and each record of `coffer-egress` with who in the guest it was. Whoever writes holds a lock on the file, so
 //! that "does it still run" is a question to the kernel.
+//!
+//! A file that is full is kept beside the next one, and the one before it goes. So that nothing a guest does can push
+//! out what it did, each later file begins with what all before it comes to ([`total`]).
 
 mod file;
 mod read;
+pub(crate) mod total;
 mod write;
 
 use std::path::{Path, PathBuf};
 
 use agent_protocol::{MAX_OWNER_ARGUMENTS, PortOwner};
-use egress_policy::{EgressPolicy, control::Record};
+use egress_policy::{
+    EgressPolicy,
+    control::{Record, Spent},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{SessionName, console};
+use total::Total;
 
 pub(crate) use read::{Run, follow, parse, run_of, runs};
 pub(crate) use write::{Journal, Recorder};
 
-/// A reader shows nothing of a file of any other version.
-pub(crate) const VERSION: u32 = 1;
+/// A reader refuses a file of any later version.
+pub(crate) const VERSION: u32 = 2;
+/// Its later files did not say what came before them.
+const FIRST_VERSION: u32 = 1;
 
 /// One line. Which kind it is, its fields say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +40,7 @@ pub(crate) enum Line {
     Policy(Policy),
     Note(Note),
     Entry(Box<Entry>),
+    Total(Box<Total>),
 }
 
 /// The first line of a file, and of the one that takes its place when it is full.
@@ -38,6 +49,15 @@ pub(crate) struct Start {
     pub(crate) version: u32,
     pub(crate) session: SessionName,
     pub(crate) started_unix_ms: u64,
+    /// Of the session's budgets, when this run began.
+    #[serde(default)]
+    pub(crate) spent: Spent,
+    /// Which file of the run this is, from 1.
+    #[serde(default)]
+    pub(crate) file: u32,
+    /// Lines that follow and say again what files before this said. Who has read the one before has read them.
+    #[serde(default)]
+    pub(crate) repeats: usize,
 }
 
 /// In force from now on.
@@ -74,6 +94,16 @@ pub(crate) struct By {
 }
 
 impl By {
+    /// In parentheses where it is only likely.
+    pub(crate) fn text(&self) -> String {
+        let command = console::one_line(&self.command);
+        match self.pid {
+            Some(pid) if command.is_empty() => format!("pid {pid}"),
+            Some(_) => command,
+            None => format!("({command})"),
+        }
+    }
+
     pub(crate) fn likely(argv: &[Vec<u8>]) -> By {
         let mut command = argv.join(&b' ');
         command.truncate(MAX_OWNER_ARGUMENTS);

@@ -9,7 +9,7 @@ use std::{
 
 use rustix::fs::FlockOperation;
 
-use super::{Line, Place, VERSION};
+use super::{FIRST_VERSION, Line, Place, Start, VERSION};
 use crate::SessionName;
 
 /// One run of a session, as its file's name says.
@@ -38,24 +38,56 @@ impl Run {
 
     /// What is in its files, the older first. A line that cannot be read is none of ours or was cut off by a crash.
     pub(crate) fn lines(&self) -> io::Result<Vec<Vec<u8>>> {
-        let mut lines = match read(&self.place.full()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            lines => lines?,
-        };
-        lines.extend(read(&self.place.current())?);
-        Ok(lines)
+        // In this order: a file that takes the other's place meanwhile is read twice, which can be told.
+        let current = read(&self.place.current())?;
+        joined(read(&self.place.full())?, current)
     }
 }
 
+/// Nothing of a file that is not there.
 fn read(path: &Path) -> io::Result<Vec<Vec<u8>>> {
-    let lines = BufReader::new(File::open(path)?).split(b'\n');
-    lines.collect()
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        file => BufReader::new(file?).split(b'\n').collect(),
+    }
 }
 
-/// `None` for what is no line of this version.
+fn joined(mut full: Vec<Vec<u8>>, mut current: Vec<Vec<u8>>) -> io::Result<Vec<Vec<u8>>> {
+    match (start_of(&full)?, start_of(&current)?) {
+        (Some(before), Some(start)) if before.file.saturating_add(1) == start.file => {
+            full.extend(current.drain(repeated(&start, current.len())..));
+        }
+        // Not the one before: what this one repeats is all that is known.
+        (_, Some(start)) if start.file > 0 => return Ok(current),
+        _ => full.extend(current),
+    }
+    Ok(full)
+}
+
+fn repeated(start: &Start, lines: usize) -> usize {
+    start.repeats.saturating_add(1).min(lines)
+}
+
+/// What the first line says. An error where it is of a version that nobody here knows.
+fn start_of(lines: &[Vec<u8>]) -> io::Result<Option<Start>> {
+    let start = |line: &Vec<u8>| serde_json::from_slice::<Start>(line).ok();
+    match lines.first().and_then(start) {
+        Some(start) if !is_known(&start) => Err(io::Error::other(format!(
+            "they are of version {}, and this coffer knows {FIRST_VERSION} to {VERSION}",
+            start.version
+        ))),
+        start => Ok(start),
+    }
+}
+
+fn is_known(start: &Start) -> bool {
+    (FIRST_VERSION..=VERSION).contains(&start.version)
+}
+
+/// `None` for what is no line of a version that is known.
 pub(crate) fn parse(line: &[u8]) -> Option<Line> {
     match serde_json::from_slice(line).ok()? {
-        Line::Start(start) if start.version != VERSION => None,
+        Line::Start(start) if !is_known(&start) => None,
         line => Some(line),
     }
 }
@@ -90,14 +122,25 @@ pub(crate) struct Follower {
     file: BufReader<File>,
     /// The beginning of a line whose end is not yet there.
     partial: Vec<u8>,
+    /// The next line is the first of a file that came after another.
+    at_start: bool,
+    /// Lines to come that say again what was told.
+    repeats: usize,
 }
 
-/// From the end of what was read: `skip` lines of its file are known already.
+/// From the beginning of the file that is written now.
 pub(crate) fn follow(run: &Run) -> io::Result<Follower> {
+    let mut file = BufReader::new(File::open(run.place.current())?);
+    let mut first = Vec::new();
+    file.read_until(b'\n', &mut first)?;
+    start_of(&[first])?;
+    file.rewind()?;
     Ok(Follower {
-        file: BufReader::new(File::open(run.place.current())?),
+        file,
         run: run.clone(),
         partial: Vec::new(),
+        at_start: false,
+        repeats: 0,
     })
 }
 
@@ -110,9 +153,21 @@ impl Follower {
             lines.extend(self.rest()?);
             self.file = BufReader::new(File::open(self.run.place.current())?);
             self.partial.clear();
+            self.at_start = true;
             lines.extend(self.rest()?);
         }
         Ok(lines)
+    }
+
+    fn was_told(&mut self, line: &[u8]) -> bool {
+        if std::mem::take(&mut self.at_start) {
+            let start = serde_json::from_slice::<Start>(line);
+            self.repeats = start.as_ref().map_or(0, |start| start.repeats);
+            return start.is_ok();
+        }
+        let told = self.repeats > 0;
+        self.repeats = self.repeats.saturating_sub(1);
+        told
     }
 
     fn rest(&mut self) -> io::Result<Vec<Vec<u8>>> {
@@ -121,7 +176,10 @@ impl Follower {
             if self.partial.pop_if(|last| *last == b'\n').is_none() {
                 break;
             }
-            lines.push(std::mem::take(&mut self.partial));
+            let line = std::mem::take(&mut self.partial);
+            if !self.was_told(&line) {
+                lines.push(line);
+            }
         }
         // Cut back by a writer that could not end its line.
         let (at, len) = (

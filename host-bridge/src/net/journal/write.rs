@@ -2,7 +2,7 @@
 
 use std::{io, path::Path, thread};
 
-use egress_policy::EgressPolicy;
+use egress_policy::{EgressPolicy, control::Spent};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -27,12 +27,16 @@ pub(crate) struct Journal {
 impl Journal {
     /// For the file of a run, which is made with the first line. A disk that is full then is like one that gets full
     /// later.
-    pub(crate) fn begin(directory: &Path, session: &SessionName) -> Result<(Recorder, Journal)> {
+    pub(crate) fn begin(
+        directory: &Path,
+        session: &SessionName,
+        spent: Spent,
+    ) -> Result<(Recorder, Journal)> {
         let (sender, lines) = mpsc::channel(WAITING);
         let (tell, done) = oneshot::channel();
         let (directory, session) = (directory.to_owned(), session.clone());
         let work = move || {
-            write_all(&directory, &session, lines);
+            write_all(&directory, &session, spent, lines);
             // Nobody may be waiting.
             let _ = tell.send(());
         };
@@ -76,10 +80,11 @@ impl Recorder {
     }
 }
 
-fn write_all(directory: &Path, session: &SessionName, mut lines: mpsc::Receiver<Option<Line>>) {
+fn write_all(directory: &Path, session: &SessionName, spent: Spent, mut lines: mpsc::Receiver<Option<Line>>) {
     let mut writer = Writer {
         directory,
         session,
+        spent,
         file: None,
         policy: None,
         lost: 0,
@@ -93,6 +98,7 @@ fn write_all(directory: &Path, session: &SessionName, mut lines: mpsc::Receiver<
 struct Writer<'a> {
     directory: &'a Path,
     session: &'a SessionName,
+    spent: Spent,
     /// Made with the first line, and tried again with the next while it cannot be.
     file: Option<BoundedFile>,
     /// The one in force, which a file must begin with.
@@ -121,7 +127,7 @@ impl Writer<'_> {
         let file = match &mut self.file {
             Some(file) => file,
             None => {
-                let file = self.file.insert(open(self.directory, self.session)?);
+                let file = self.file.insert(open(self.directory, self.session, self.spent)?);
                 if let Some(policy) = self.policy.as_ref().filter(|policy| *policy != line) {
                     file.append(policy)?;
                 }
@@ -138,9 +144,9 @@ impl Writer<'_> {
     }
 }
 
-fn open(directory: &Path, session: &SessionName) -> io::Result<BoundedFile> {
+fn open(directory: &Path, session: &SessionName, spent: Spent) -> io::Result<BoundedFile> {
     make_private(directory).map_err(|error| io::Error::other(error.line()))?;
     // What cannot be removed now is removed the next time.
     let _ = prune(directory);
-    BoundedFile::create(directory, session, MAX_FILE)
+    BoundedFile::create(directory, session, spent, MAX_FILE)
 }
