@@ -2,8 +2,11 @@
 
 use std::{fs, time::Duration};
 
+use egress_policy::control::Spent;
+
 use crate::{
-    Error, Result,
+    Error, Paths, Result,
+    net::account::spent_by_record,
     state::{Entry, Record, State, Table, unix_ms},
 };
 
@@ -51,9 +54,21 @@ pub(crate) fn settle(table: &Table, entry: &Entry) -> Result<()> {
         ended_unix_ms: Some(unix_ms()),
         owner: None,
         machine: None,
+        net_spent: spent(table.paths(), record),
         ..record.clone()
     };
     settled.write(&directory)
+}
+
+/// The owner notes it at its end, which it did not live to see. The network's records have it but for what live flows
+/// had not told yet, which they do every ten seconds.
+fn spent(paths: &Paths, record: &Record) -> Spent {
+    let noted = record.net_spent;
+    let told = spent_by_record(&paths.net(), &record.name, record.created_unix_ms).unwrap_or_default();
+    Spent {
+        bytes: noted.bytes.max(told.bytes),
+        connections: noted.connections.max(told.connections),
+    }
 }
 
 /// A machine ends by itself when its owner does; one that hangs is ended here.
@@ -72,7 +87,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::{Paths, SessionName, process::ProcessId, state::tests::record};
+    use crate::{SessionName, process::ProcessId, state::tests::record};
 
     fn left_behind(paths: &Paths, record: &Record) {
         let owner = Table::open(paths)

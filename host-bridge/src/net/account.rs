@@ -2,7 +2,7 @@
 
 mod rows;
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr, path::Path};
 
 use egress_policy::{
     EgressPolicy, Target,
@@ -12,12 +12,12 @@ use egress_policy::{
 
 use super::{
     journal::{
-        Entry, Line, Note,
+        self, Entry, Line, Note,
         total::{Open, Others, Reached, Refused, Subject, Total, Why},
     },
     words,
 };
-use crate::console;
+use crate::{SessionName, console};
 use rows::Rows;
 
 /// Flows that stand at once. `coffer-egress` allows a quarter; of one beyond, all is counted when it ends.
@@ -254,6 +254,20 @@ fn reached(subject: Subject, address: Option<IpAddr>, (sent, received): (u64, u6
         unix_ms,
         by: None,
     }
+}
+
+/// What a session had spent of its budgets when its latest run was last written to; for one whose owner did not live to
+/// note it. `None` where that run is of a session before it, of the same name, or cannot be read.
+pub(crate) fn spent_by_record(directory: &Path, session: &SessionName, made_unix_ms: u64) -> Option<Spent> {
+    let run = journal::run_of(directory, Some(session)).ok()??;
+    if run.started_unix_ms < made_unix_ms {
+        return None;
+    }
+    let mut account = Account::default();
+    let lines = run.lines().ok()?;
+    let lines = lines.iter().filter_map(|line| journal::parse(line));
+    lines.for_each(|line| account.add(&line));
+    Some(account.spent())
 }
 
 /// `example.com:443`, `[2001:db8::1]:22`, `udp 192.0.2.1:123`.

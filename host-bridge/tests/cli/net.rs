@@ -139,6 +139,33 @@ fn a_session_keeps_its_rules_and_what_it_spent_when_it_is_started_again() {
 }
 
 #[test]
+fn what_was_spent_is_spent_also_when_the_keeper_is_killed() {
+    let rig = Rig::new();
+    rig.coffer(&["up", "box", "--allow", "example.com", "--net-max-bytes", "1M"])
+        .ok();
+    for (spent, used) in [(2000, "1.9K"), (4000, "3.9K")] {
+        assert_eq!(connect(&rig, "example.com"), "opened");
+        eventually("the record is written", || {
+            rig.coffer(&["net", "box", "--json"])
+                .ok()
+                .matches("\"what\":\"closed\"")
+                .count()
+                == 1
+        });
+        let shown = rig.coffer(&["net", "box"]).ok();
+        assert!(shown.contains(&format!("{used} used")), "{shown}");
+        let keeper = rig.json(&["inspect", "box", "--json"])["pid"].clone();
+        signal(u32::try_from(keeper.as_u64().unwrap()).unwrap(), Signal::KILL);
+        eventually("all of it is gone", || rig.processes().is_empty());
+        rig.coffer(&["up", "box"]).ok();
+        assert_eq!(
+            heard(&rig).last().unwrap()["spent"],
+            json!({ "bytes": spent, "connections": spent / 2000 })
+        );
+    }
+}
+
+#[test]
 fn rules_of_a_running_session_change_at_once_and_stay_changed() {
     let rig = Rig::new();
     rig.coffer(&["up", "box"]).ok();

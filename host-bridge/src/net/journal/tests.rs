@@ -10,7 +10,7 @@ use super::{
     total::{Open, Others, Reached, Refused, Subject, Why},
     *,
 };
-use crate::net::account::Account;
+use crate::net::account::{Account, spent_by_record};
 
 fn entry(flow: u64) -> Line {
     Line::Entry(Box::new(Entry {
@@ -260,6 +260,27 @@ fn a_file_of_a_later_version_is_refused_and_one_of_an_earlier_is_read() {
             "they are of version 3, and this coffer knows 1 to 2"
         );
     }
+}
+
+#[test]
+fn what_was_spent_is_known_by_the_records_of_the_same_session_only() {
+    let root = tempfile::tempdir().unwrap();
+    let before = Spent {
+        bytes: 100,
+        connections: 3,
+    };
+    let mut file = BoundedFile::create(root.path(), &session("box"), before, 300).unwrap();
+    for flow in 0..3 {
+        file.append(&entry(flow)).unwrap();
+        file.append(&closed(flow, 9)).unwrap();
+    }
+    let made = run_of(root.path(), None).unwrap().unwrap().started_unix_ms;
+    let spent = |made| spent_by_record(root.path(), &session("box"), made);
+    let all = Spent {
+        bytes: 130,
+        connections: 6,
+    };
+    assert_eq!((spent(made), spent(made + 1)), (Some(all), None));
 }
 
 #[test]
