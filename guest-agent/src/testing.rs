@@ -10,7 +10,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 pub(crate) fn private_mounts() -> bool {
     // SAFETY: takes numbers only.
     if unsafe { libc::unshare(libc::CLONE_NEWNS) } < 0 {
-        println!("skipped: no mount namespace: {}", io::Error::last_os_error());
+        skipped::because(format_args!("no mount namespace: {}", io::Error::last_os_error()));
         return false;
     }
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
@@ -21,7 +21,10 @@ pub(crate) fn private_mounts() -> bool {
 pub(crate) fn private_network() -> bool {
     // SAFETY: takes numbers only.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
-        println!("skipped: no network namespace: {}", io::Error::last_os_error());
+        skipped::because(format_args!(
+            "no network namespace: {}",
+            io::Error::last_os_error()
+        ));
         return false;
     }
     true

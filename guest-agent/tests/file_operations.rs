@@ -85,7 +85,7 @@ fn an_empty_file_and_a_file_in_place_of_another_work() {
 #[test]
 fn what_is_made_belongs_to_the_owner_of_its_directory() {
     if !rustix::process::geteuid().is_root() {
-        return println!("skipped: giving files away takes root");
+        return skipped::because("giving files away takes root");
     }
     let host = Host::start();
     let root = host.root.path();

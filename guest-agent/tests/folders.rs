@@ -45,7 +45,7 @@ fn device_with_events(at: &Path) -> io::Result<()> {
 fn host(mount: support::MountFolders) -> Option<Host> {
     // SAFETY: takes numbers only. This test and the agent it starts get mounts of their own.
     if unsafe { libc::unshare(libc::CLONE_NEWNS) } < 0 {
-        println!("skipped: no mount namespace: {}", io::Error::last_os_error());
+        skipped::because(format_args!("no mount namespace: {}", io::Error::last_os_error()));
         return None;
     }
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();

@@ -220,7 +220,7 @@ fn a_port_nobody_listens_at_is_not_found_at_once() {
 fn a_server_of_ipv6_alone_is_reached() {
     let host = Host::start();
     let Ok(listener) = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)) else {
-        return println!("skipped: no IPv6 loopback here");
+        return skipped::because("no IPv6 loopback here");
     };
     let (mut stream, server) = connected(&host, &listener);
     drop(server);

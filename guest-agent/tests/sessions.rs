@@ -198,7 +198,7 @@ fn signals_for_nobody_and_of_no_number_change_nothing() {
 #[test]
 fn a_control_group_is_reused_and_kills_what_left_its_process_group() {
     let Some(parent) = writable_cgroup() else {
-        return println!("skipped: no version 2 control groups to write to");
+        return skipped::because("no version 2 control groups to write to");
     };
     let host = Host::with(Some(Cgroups::open(&parent).unwrap()));
     let base = parent.join("coffer");

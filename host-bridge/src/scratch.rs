@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn a_large_disk_costs_little_space_and_little_time_once_its_template_is_there() {
         if mke2fs().is_none() {
-            println!("skipped: mke2fs is not installed");
+            skipped::because("mke2fs is not installed");
             return;
         }
         let root = tempfile::tempdir().unwrap();

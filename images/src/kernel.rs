@@ -236,12 +236,12 @@ mod tests {
         let boot = std::fs::read_dir("/boot").into_iter().flatten().flatten();
         let mut kernels = boot.map(|entry| entry.path());
         let Some(path) = kernels.find(|p| p.to_string_lossy().contains("vmlinuz-")) else {
-            eprintln!("skipped: no /boot/vmlinuz-*");
+            skipped::because("no /boot/vmlinuz-*");
             return;
         };
         let kernel = match Kernel::read(&path) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
-                eprintln!("skipped: {} is not readable", path.display());
+                skipped::because(format_args!("{} is not readable", path.display()));
                 return;
             }
             kernel => kernel.unwrap(),

@@ -58,12 +58,12 @@ pub fn with_own_network<F: Fn()>(body: F) {
     match possible {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
-            return println!(
-                "skipped: no network of its own: {}",
+            return skipped::because(format_args!(
+                "no network of its own: {}",
                 String::from_utf8_lossy(&output.stderr)
-            );
+            ));
         }
-        Err(error) => return println!("skipped: unshare: {error}"),
+        Err(error) => return skipped::because(format_args!("unshare: {error}")),
     }
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("hosts"), HOSTS).unwrap();

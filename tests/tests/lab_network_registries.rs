@@ -12,7 +12,7 @@ fn host_can(what: &str, words: &[&str]) -> bool {
     let directory = tempfile::tempdir().unwrap();
     let ended = Run::new(words).at(directory.path()).end();
     if ended.code != 0 {
-        println!("skipped: {what} does not work on this host: {ended}");
+        skipped::because(format_args!("{what} does not work on this host: {ended}"));
     }
     ended.code == 0
 }

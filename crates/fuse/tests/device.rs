@@ -18,7 +18,7 @@ fn mounted(at: &Path, threads: usize) -> Option<Running> {
     match Mount::new(at, Server::new(NullFileSystem)) {
         Ok(mount) => Some(mount.start(threads)),
         Err(error) => {
-            eprintln!("skipped: cannot mount through /dev/fuse: {error}");
+            skipped::because(format_args!("cannot mount through /dev/fuse: {error}"));
             None
         }
     }

@@ -92,7 +92,7 @@ fn mounted(at: &Path) -> Option<(Running, mpsc::Receiver<NodeId>)> {
     match Mount::new(at, Server::new(Releases(Mutex::new(sender)))) {
         Ok(mount) => Some((mount.start(2), released)),
         Err(error) => {
-            eprintln!("skipped: cannot mount through /dev/fuse: {error}");
+            skipped::because(format_args!("cannot mount through /dev/fuse: {error}"));
             None
         }
     }

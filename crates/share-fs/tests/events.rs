@@ -49,7 +49,7 @@ struct Agent {
 
 fn rig() -> Option<Rig> {
     if !rustix::process::geteuid().is_root() || !Path::new("/dev/fuse").exists() {
-        println!("skipped: mounting needs root and /dev/fuse");
+        skipped::because("mounting needs root and /dev/fuse");
         return None;
     }
     let (folder, mount) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -358,7 +358,7 @@ mod tests {
         let path = host.at("elsewhere/project");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o300)).unwrap();
         if fs::read_dir(&path).is_ok() {
-            println!("skipped: this user reads everything");
+            skipped::because("this user reads everything");
             return;
         }
         assert!(

@@ -59,7 +59,7 @@ impl Fixture {
             .output()
         {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                eprintln!("skipped: fsck.erofs is not installed (Debian package erofs-utils)");
+                skipped::because("fsck.erofs is not installed (Debian package erofs-utils)");
                 None
             }
             output => {

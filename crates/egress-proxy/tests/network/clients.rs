@@ -29,7 +29,7 @@ fn has(tool: &str) -> bool {
         .status
         .success();
     if !found {
-        eprintln!("skipped: {tool} is not installed");
+        skipped::because(format_args!("{tool} is not installed"));
     }
     found
 }

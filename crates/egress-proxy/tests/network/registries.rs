@@ -51,7 +51,7 @@ fn resolver() -> ResolverConfig {
 fn is_wanted() -> bool {
     let wanted = std::env::var_os("COFFER_REGISTRIES").is_some_and(|value| value == "1");
     if !wanted {
-        eprintln!("skipped: real registries are asked with COFFER_REGISTRIES=1 only");
+        skipped::because("real registries are asked with COFFER_REGISTRIES=1 only");
     }
     wanted && is_possible()
 }

@@ -76,7 +76,7 @@ impl Web {
             ("curl", "--version"),
         ] {
             if Command::new(tool).arg(version).output().is_err() {
-                eprintln!("skipped: {tool} is not installed");
+                skipped::because(format_args!("{tool} is not installed"));
                 return None;
             }
         }

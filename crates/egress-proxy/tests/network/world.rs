@@ -108,7 +108,7 @@ pub(crate) fn is_possible() -> bool {
         (_, Ok(output)) if !output.status.success() => String::from_utf8_lossy(&output.stderr).into_owned(),
         _ => return true,
     };
-    eprintln!("skipped: this test needs root, namespaces and a TAP device: {reason}");
+    skipped::because(format_args!("needs root, namespaces and a TAP device: {reason}"));
     false
 }
 

@@ -150,7 +150,7 @@ fn assert_not_followed(world: &World, name: &str, text: &str) {
 #[test]
 fn nothing_of_a_mount_in_the_folder_is_served() {
     if !is_root() {
-        println!("skipped: only root mounts");
+        skipped::because("only root mounts");
         return;
     }
     each_file_system(|base| {
@@ -596,7 +596,7 @@ fn files_of_a_lower_layer_stay_the_same_when_they_are_written() {
     let layered = match FileSystem::overlay_with(fill) {
         Ok(layered) => layered,
         Err(reason) => {
-            println!("skipped: {reason}");
+            skipped::because(reason);
             return;
         }
     };

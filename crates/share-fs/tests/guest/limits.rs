@@ -351,9 +351,7 @@ fn a_temporary_file_that_gets_a_name_is_one_file() {
 
 /// A small file system, and how much of it the host keeps.
 fn tiny() -> Option<FileSystem> {
-    FileSystem::tmpfs_of(16 << 20)
-        .map_err(|reason| println!("skipped: {reason}"))
-        .ok()
+    FileSystem::tmpfs_of(16 << 20).map_err(skipped::because).ok()
 }
 
 fn free(path: &Path) -> u64 {
@@ -556,13 +554,13 @@ fn ten_thousand_files_are_read_with_few_descriptors() {
 #[test]
 fn two_million_files_are_read_with_few_descriptors() {
     if std::env::var("COFFER_LARGE").as_deref() != Ok("1") {
-        println!("skipped: COFFER_LARGE=1 is not set");
+        skipped::because("COFFER_LARGE=1 is not set");
         return;
     }
     let base = match FileSystem::make(Kind::Tmpfs) {
         Ok(made) => made,
         Err(reason) => {
-            println!("skipped: {reason}");
+            skipped::because(reason);
             return;
         }
     };

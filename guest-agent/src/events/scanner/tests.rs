@@ -291,7 +291,7 @@ fn a_watcher_in_the_place_of_a_closed_file_is_found_by_the_eighth_scan() {
 #[test]
 fn threads_of_the_kernel_are_known_as_such() {
     if !Path::new("/proc/2/stat").exists() || fs::read_link("/proc/2/exe").is_ok() {
-        println!("skipped: no threads of the kernel in this namespace");
+        skipped::because("no threads of the kernel in this namespace");
         return;
     }
     let mut native = Native::new();
