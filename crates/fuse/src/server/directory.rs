@@ -17,8 +17,9 @@ use crate::{
 /// `NAME_MAX`.
 const MAX_NAME: usize = 255;
 
-/// With its padding.
-const MAX_RECORD: usize = size_of::<EntryOut>() + size_of::<DirEntry>() + MAX_NAME + 1;
+/// Records are gathered before they are put where the kernel wants them, which may be memory that is slow to reach:
+/// as many as Linux asked for at a time for many years.
+const GATHERED: usize = 4096;
 
 pub(super) fn read<F: FileSystem>(
     call: &Call<'_, F>,
@@ -31,22 +32,27 @@ pub(super) fn read<F: FileSystem>(
     let mut listing = Listing {
         answer,
         size,
-        used: 0,
+        put: 0,
+        gathered: Vec::with_capacity(size.min(GATHERED)),
         with_entries,
         broken: false,
     };
     call.fs
         .read_directory(call.caller, call.node, offset, &mut listing)?;
+    listing.flush();
     if listing.broken {
         return Err(Errno::IO);
     }
-    Ok(Length::of(listing.used))
+    Ok(Length::of(listing.put))
 }
 
 struct Listing<'a, 'b, O> {
     answer: &'a mut Answer<'b, O>,
     size: usize,
-    used: usize,
+    /// Bytes that are where the kernel wants them.
+    put: usize,
+    /// And those that come behind.
+    gathered: Vec<u8>,
     with_entries: bool,
     broken: bool,
 }
@@ -63,28 +69,23 @@ impl<O: Outgoing> Listing<'_, '_, O> {
 
     /// Before this was called, the record was seen to fit.
     fn put(&mut self, entry: &EntryOut, head: &DirEntry, name: &[u8]) -> bool {
-        let mut record = [0; MAX_RECORD];
-        let mut at = 0;
-        let mut append = |bytes: &[u8]| {
-            if let Some(place) = record.get_mut(at..at + bytes.len()) {
-                place.copy_from_slice(bytes);
-                at += bytes.len();
-            }
-        };
+        let end = self.gathered.len() + self.record_len(name);
         if self.with_entries {
-            append(entry.as_bytes());
+            self.gathered.extend_from_slice(entry.as_bytes());
         }
-        append(head.as_bytes());
-        append(name);
-        let len = self.record_len(name);
-        let Some(record) = record.get(..len) else {
-            return false;
-        };
-        self.broken |= self.answer.put_at(self.used, record).is_err();
-        if !self.broken {
-            self.used += len;
+        self.gathered.extend_from_slice(head.as_bytes());
+        self.gathered.extend_from_slice(name);
+        self.gathered.resize(end, 0);
+        if end >= GATHERED {
+            self.flush();
         }
         !self.broken
+    }
+
+    fn flush(&mut self) {
+        self.broken |= self.answer.put_at(self.put, &self.gathered).is_err();
+        self.put += self.gathered.len();
+        self.gathered.clear();
     }
 }
 
@@ -96,7 +97,7 @@ impl<O: Outgoing> DirectoryEntries for Listing<'_, '_, O> {
     fn fits(&self, name: &[u8]) -> bool {
         !self.broken
             && (1..=MAX_NAME).contains(&name.len())
-            && self.record_len(name) <= self.size.saturating_sub(self.used)
+            && self.record_len(name) <= self.size.saturating_sub(self.put + self.gathered.len())
     }
 
     /// In a READDIRPLUS this is an entry without attributes, which the kernel looks up when it needs it.

@@ -40,17 +40,67 @@ struct Stream {
     file: Arc<Open>,
     /// The offset of the next entry.
     next: u64,
-    batch: VecDeque<Item>,
+    batch: Batch,
     used: u64,
 }
 
-#[derive(Debug)]
+/// Entries the kernel gave and the guest has not had. They come by the hundred, so their names lie in one piece.
+#[derive(Debug, Default)]
+struct Batch {
+    items: Vec<Item>,
+    names: Vec<u8>,
+    /// How many the guest has had.
+    told: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
 struct Item {
     inode: u64,
     /// The offset of the entry behind it.
     next: u64,
     kind: Option<FileKind>,
-    name: Box<[u8]>,
+    /// Where its name begins and ends.
+    name: (u32, u32),
+}
+
+/// An item with its name.
+#[derive(Clone, Copy)]
+struct Named<'a> {
+    inode: u64,
+    next: u64,
+    kind: Option<FileKind>,
+    name: &'a [u8],
+}
+
+impl Batch {
+    fn clear(&mut self) {
+        self.items.clear();
+        self.names.clear();
+        self.told = 0;
+    }
+
+    fn push(&mut self, inode: u64, next: u64, kind: Option<FileKind>, name: &[u8]) {
+        let begin = self.names.len() as u32;
+        self.names.extend_from_slice(name);
+        self.items.push(Item {
+            inode,
+            next,
+            kind,
+            name: (begin, self.names.len() as u32),
+        });
+    }
+
+    /// The next one the guest is to have.
+    fn front(&self) -> Option<Named<'_>> {
+        let item = self.items.get(self.told)?;
+        let (begin, end) = item.name;
+        Some(Named {
+            inode: item.inode,
+            next: item.next,
+            kind: item.kind,
+            name: self.names.get(begin as usize..end as usize)?,
+        })
+    }
 }
 
 impl Streams {
@@ -92,21 +142,20 @@ impl Streams {
 impl Stream {
     /// False at the end of the directory.
     fn fill(&mut self) -> Reply<bool> {
+        self.batch.clear();
         let mut buffer = [MaybeUninit::uninit(); BATCH_BYTES];
         let mut entries = RawDir::new(self.file.as_fd(), &mut buffer);
         while let Some(entry) = entries.next() {
             let entry = entry?;
-            self.batch.push_back(Item {
-                inode: entry.ino(),
-                next: entry.next_entry_cookie(),
-                kind: kind_of_entry(entry.file_type()),
-                name: entry.file_name().to_bytes().into(),
-            });
+            let kind = kind_of_entry(entry.file_type());
+            let name = entry.file_name().to_bytes();
+            self.batch
+                .push(entry.ino(), entry.next_entry_cookie(), kind, name);
             if entries.is_buffer_empty() {
                 break;
             }
         }
-        Ok(!self.batch.is_empty())
+        Ok(self.batch.front().is_some())
     }
 }
 
@@ -117,7 +166,7 @@ impl HostFs {
             None => self.start_reading(slot, offset)?,
         };
         loop {
-            if stream.batch.is_empty() && !stream.fill()? {
+            if stream.batch.front().is_none() && !stream.fill()? {
                 return Ok(());
             }
             while let Some(item) = stream.batch.front() {
@@ -128,7 +177,7 @@ impl HostFs {
                     return Ok(());
                 }
                 stream.next = item.next;
-                stream.batch.pop_front();
+                stream.batch.told += 1;
             }
         }
     }
@@ -142,7 +191,7 @@ impl HostFs {
             slot,
             file,
             next: offset,
-            batch: VecDeque::new(),
+            batch: Batch::default(),
             used: now(),
         })
     }
@@ -152,10 +201,10 @@ impl HostFs {
         &self,
         directory: Slot,
         file: &Open,
-        item: &Item,
+        item: Named<'_>,
         entries: &mut dyn DirectoryEntries,
     ) -> Reply<bool> {
-        let name = &*item.name;
+        let name = item.name;
         let is_dots = matches!(name, b"." | b"..");
         if !entries.fits(name) {
             return Ok(false);

@@ -550,7 +550,7 @@ fn ten_thousand_files_are_read_with_few_descriptors() {
     walk_with_few_descriptors(base.path(), 20, 500);
 }
 
-/// Minutes long, and a gigabyte of inodes: with `COFFER_LARGE=1`.
+/// Minutes long, and ten gigabytes of inodes and pages: with `COFFER_LARGE=1`.
 #[test]
 fn two_million_files_are_read_with_few_descriptors() {
     if std::env::var("COFFER_LARGE").as_deref() != Ok("1") {
