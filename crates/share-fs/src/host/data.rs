@@ -1,7 +1,7 @@
 //! The content of files.
 
 use std::{
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     sync::{Arc, PoisonError, atomic::Ordering},
 };
 
@@ -14,7 +14,7 @@ use rustix::{
 use share_policy::Standing;
 
 use super::{
-    HostFs, Identity, Open,
+    HostFs, Known, Open,
     descriptors::{Access, now},
     identity::{PERMISSIONS, is_shown_owner},
     nodes::Slot,
@@ -29,40 +29,33 @@ const OWNER_READ_WRITE: u32 = 0o600;
 impl HostFs {
     /// The file of a node, open for `wanted`, and where the guest last saw it as of a moment ago.
     pub(super) fn data(&self, slot: Slot, wanted: Access) -> Reply<Arc<Open>> {
-        let (identity, place, open, fresh) = {
+        {
             let nodes = self.nodes();
             let node = nodes.get(slot).ok_or(Errno::STALE)?;
-            let place = nodes.place(slot);
-            let fresh = place.is_none() || self.is_fresh(node.checked);
-            if fresh && let Some(open) = nodes.open(slot, wanted) {
+            match node.identity.kind {
+                FileKind::File => {}
+                FileKind::Directory => return Err(Errno::ISDIR),
+                _ => return Err(Errno::INVAL),
+            }
+            if self.is_fresh(node.checked)
+                && let Some(open) = nodes.open(slot, wanted)
+            {
                 return Ok(open);
             }
-            (
-                node.identity,
-                place.cloned(),
-                nodes.open(slot, Access::Path),
-                fresh,
-            )
-        };
-        match identity.kind {
-            FileKind::File => {}
-            FileKind::Directory => return Err(Errno::ISDIR),
-            _ => return Err(Errno::INVAL),
         }
-        let place = match (place, &open) {
-            (Some(place), _) => place,
-            (None, Some(open)) => return self.widen(slot, open, wanted),
-            (None, None) => return Err(Errno::STALE),
+        let Known {
+            identity,
+            place,
+            open,
+        } = self.known_now(slot)?;
+        let had = match open {
+            Some(open) if open.access.serves(wanted) => return Ok(open),
+            Some(open) if place.is_none() => return self.widen(slot, &open, wanted),
+            Some(open) => open.access,
+            None => Access::Path,
         };
+        let place = place.ok_or(Errno::STALE)?;
         let parent = self.directory(place.parent)?;
-        if !fresh
-            && let Some(open) = &open
-            && open.access.serves(wanted)
-        {
-            self.check_place(slot, (parent.as_fd(), &place.name), identity, open)?;
-            return Ok(Arc::clone(open));
-        }
-        let had = open.map_or(Access::Path, |open| open.access);
         let open = |flags| self.open_known((parent.as_fd(), &place.name), identity, flags);
         let open = self.open_data(slot, wanted, had, open)?;
         let mut nodes = self.nodes();
@@ -71,33 +64,6 @@ impl HostFs {
             node.checked = now();
         }
         Ok(open)
-    }
-
-    /// What the guest has open is still where it saw it, and not somewhere that is none of its business by now.
-    /// One that the host has deleted is nowhere, and works on for who has it open.
-    fn check_place(
-        &self,
-        slot: Slot,
-        place: (BorrowedFd<'_>, &[u8]),
-        identity: Identity,
-        open: &Arc<Open>,
-    ) -> Reply<()> {
-        let there = self
-            .found_at(place.0, place.1)
-            .is_ok_and(|found| found.identity == identity);
-        let deleted = !there && self.found(open.as_fd())?.links() == 0;
-        let mut nodes = self.nodes();
-        if deleted && nodes.pin(slot, open) {
-            nodes.displace(slot);
-            return Ok(());
-        }
-        let node = nodes.get_mut(slot).ok_or(Errno::STALE)?;
-        if there {
-            node.checked = now();
-            return Ok(());
-        }
-        nodes.close(slot);
-        Err(Errno::STALE)
     }
 
     fn before_first_write(&self, open: &Open) -> Reply<()> {

@@ -162,7 +162,8 @@ impl Stream {
 impl HostFs {
     pub(super) fn list(&self, slot: Slot, offset: u64, entries: &mut dyn DirectoryEntries) -> Reply<()> {
         let mut stream = match self.streams.take(slot, offset) {
-            Some(stream) => stream,
+            // What is being read goes on only where it is still known to be.
+            Some(stream) => self.directory(slot).map(|_| stream)?,
             None => self.start_reading(slot, offset)?,
         };
         loop {

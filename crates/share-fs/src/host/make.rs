@@ -71,8 +71,11 @@ impl HostFs {
             drop(nodes);
             self.quota.unmade();
             return Err(Errno::NFILE);
-        } else if let Some(node) = nodes.get_mut(slot) {
-            node.owed = Owed::FileAndBytes;
+        } else {
+            nodes.keep_nameless(slot, &open);
+            if let Some(node) = nodes.get_mut(slot) {
+                node.owed = Owed::FileAndBytes;
+            }
         }
         Ok(entry)
     }

@@ -98,6 +98,14 @@ pub enum OpenError {
     NoOpenat2,
 }
 
+/// What there is to reach a node by.
+#[derive(Debug)]
+struct Known {
+    identity: Identity,
+    place: Option<Place>,
+    open: Option<Arc<Open>>,
+}
+
 /// A folder of the host as a file system.
 #[derive(Debug)]
 pub struct HostFs {
@@ -399,18 +407,16 @@ impl HostFs {
 
     /// A file of any kind, open at least as a place.
     fn place(&self, slot: Slot) -> Reply<Arc<Open>> {
-        let (identity, place) = {
-            let nodes = self.nodes();
-            let node = nodes.get(slot).ok_or(Errno::STALE)?;
-            if node.identity.kind != FileKind::Directory
-                && let Some(open) = nodes.open(slot, Access::Path)
-            {
-                return Ok(open);
-            }
-            (node.identity, nodes.place(slot).cloned())
-        };
-        if identity.kind == FileKind::Directory {
+        if self.nodes().get(slot).ok_or(Errno::STALE)?.identity.kind == FileKind::Directory {
             return self.directory(slot);
+        }
+        let Known {
+            identity,
+            place,
+            open,
+        } = self.known_now(slot)?;
+        if let Some(open) = open {
+            return Ok(open);
         }
         let place = place.ok_or(Errno::STALE)?;
         let parent = self.directory(place.parent)?;
@@ -420,23 +426,72 @@ impl HostFs {
 
     /// What a node is like now.
     fn look(&self, slot: Slot) -> Reply<Found> {
-        let (identity, place, open) = {
-            let nodes = self.nodes();
-            let node = nodes.get(slot).ok_or(Errno::STALE)?;
-            (
-                node.identity,
-                nodes.place(slot).cloned(),
-                nodes.open(slot, Access::Path),
-            )
-        };
-        if let Some(open) = open {
+        let (known, fresh) = self.believed(slot)?;
+        if let Some(open) = &known.open
+            && fresh
+        {
             let found = self.found(open.as_fd())?;
             if slot == ROOT && found.links() == 0 {
                 return Err(Errno::STALE);
             }
             return Ok(found);
         }
-        let place = place.ok_or(Errno::STALE)?;
+        self.look_again(slot, &known).map(|(found, _)| found)
+    }
+
+    /// What is known of a node and held open of it, if that is where the guest saw it as of a moment ago, or nowhere.
+    fn known_now(&self, slot: Slot) -> Reply<Known> {
+        let (known, fresh) = self.believed(slot)?;
+        if fresh || known.open.is_none() {
+            return Ok(known);
+        }
+        let (_, placed) = self.look_again(slot, &known)?;
+        Ok(Known {
+            place: known.place.filter(|_| placed),
+            ..known
+        })
+    }
+
+    /// What is known of a node, and whether that was found to be true a moment ago.
+    fn believed(&self, slot: Slot) -> Reply<(Known, bool)> {
+        let nodes = self.nodes();
+        let node = nodes.get(slot).ok_or(Errno::STALE)?;
+        let known = Known {
+            identity: node.identity,
+            place: nodes.place(slot).cloned(),
+            open: nodes.open(slot, Access::Path),
+        };
+        Ok((known, self.is_fresh(node.checked)))
+    }
+
+    /// Finds a node where the guest saw it; or else, and then false, what is open of it without any name. Something
+    /// that has a name elsewhere is let go: it may be anywhere by now.
+    fn look_again(&self, slot: Slot, known: &Known) -> Reply<(Found, bool)> {
+        let at_place = match &known.place {
+            Some(place) => self.found_known(place, known.identity),
+            None => Err(Errno::STALE),
+        };
+        let Some(open) = &known.open else {
+            return at_place.map(|found| (found, true));
+        };
+        if let Ok(found) = at_place {
+            if let Some(node) = self.nodes().get_mut(slot) {
+                node.checked = now();
+            }
+            return Ok((found, true));
+        }
+        let found = self.found(open.as_fd())?;
+        let mut nodes = self.nodes();
+        if found.links() > 0 {
+            nodes.let_go(slot);
+            return Err(Errno::STALE);
+        }
+        nodes.keep_nameless(slot, open);
+        Ok((found, false))
+    }
+
+    /// What is known to be at a place, found there.
+    fn found_known(&self, place: &Place, identity: Identity) -> Reply<Found> {
         let parent = self.directory(place.parent)?;
         self.still_at((parent.as_fd(), &place.name), identity)
     }
@@ -453,6 +508,12 @@ impl HostFs {
 
     fn tell_placed(&self, found: &Found, place: Option<Place>) -> Reply<(Slot, Entry)> {
         let mut nodes = self.nodes();
+        if let Some(place) = &place
+            && found.links() > 1
+            && found.identity.kind == FileKind::File
+        {
+            nodes.remember_name(found.identity, place);
+        }
         let slot = nodes.learn(found.identity, place)?;
         if let Some(node) = nodes.get_mut(slot) {
             node.looked(found.links());

@@ -7,11 +7,14 @@
 //!                 └──────────────── last FORGET ────────────────────┴──▶ gone
 //! ```
 //!
+//! What is held open of a placed node is used as long as it is found at its place, and of a nameless one when the file
+//! has no name anywhere: otherwise the host, or the guest, may have put it outside the folder.
+//!
 //! A node costs about 140 bytes and no descriptor. It stays while the guest counts it or a child of it is there,
 //! for children are found through their parents.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     hash::{BuildHasher, RandomState},
     sync::Arc,
 };
@@ -30,6 +33,10 @@ use super::{
 /// Nodes of one share. A guest's kernel forgets what it has no memory for; one that does not may cost us this many
 /// times 140 bytes, and then hears ENFILE. It is more than the two million files a share is promised to work with.
 const MAX_NODES: usize = 3_000_000;
+/// Files of which more names than one are remembered, and how many more: without them a file that loses the name it
+/// was seen under last has to be looked up again.
+const MAX_SEVERAL: usize = 100_000;
+const MAX_OTHER_NAMES: usize = 4;
 /// Uses of a place in the table that are told apart.
 const GENERATIONS: u16 = u16::MAX;
 
@@ -54,6 +61,9 @@ impl Slot {
 
 /// The folder itself.
 pub(crate) const ROOT: Slot = Slot(1);
+
+/// In [`Node::checked`]: what cannot come to be untrue. A file without a name never gets one by a rename.
+const FOR_GOOD: u64 = u64::MAX;
 
 /// What the quota gets back when a node without a name goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,7 +97,7 @@ pub(crate) struct Node {
     open: Option<Arc<Open>>,
     /// Not to be closed for others: it could not be opened again.
     pinned: bool,
-    /// When its place was last found to be true.
+    /// When its place was last found to be true; of a nameless one [`FOR_GOOD`] when it was found to have no name.
     pub(crate) checked: u64,
 }
 
@@ -111,6 +121,8 @@ pub(crate) struct Nodes {
     free: VecDeque<u32>,
     by_identity: HashTable<Slot>,
     by_place: HashTable<Slot>,
+    /// Where files with several names were seen before, the latest last.
+    other_names: HashMap<Slot, Vec<Place>>,
     hasher: RandomState,
     /// Nodes with an open file that may be closed, those not used for longest in front.
     closable: VecDeque<Slot>,
@@ -136,6 +148,7 @@ impl Nodes {
             free: VecDeque::new(),
             by_identity: HashTable::new(),
             by_place: HashTable::new(),
+            other_names: HashMap::new(),
             hasher: RandomState::new(),
             closable: VecDeque::new(),
             budget: Arc::clone(budget),
@@ -157,7 +170,7 @@ impl Nodes {
             place: None,
             open: Some(open),
             pinned: true,
-            checked: u64::MAX,
+            checked: FOR_GOOD,
         };
         nodes.slots.push(Slotted::Used(Box::new(node)));
         nodes.index_identity(ROOT, root);
@@ -267,6 +280,32 @@ impl Nodes {
         self.get(slot)?.place.as_ref()
     }
 
+    /// A file with several names is about to be seen at `place`, and is not forgotten to have been seen elsewhere.
+    pub(crate) fn remember_name(&mut self, identity: Identity, place: &Place) {
+        let Some(slot) = self.find(identity) else { return };
+        let Some(known) = self.place(slot).filter(|known| *known != place).cloned() else {
+            return;
+        };
+        if self.other_names.len() >= MAX_SEVERAL && !self.other_names.contains_key(&slot) {
+            return;
+        }
+        let others = self.other_names.entry(slot).or_default();
+        others.retain(|other| other != place && *other != known);
+        if others.len() >= MAX_OTHER_NAMES {
+            others.remove(0);
+        }
+        others.push(known);
+    }
+
+    /// Where a node was seen besides its place, the latest first.
+    pub(crate) fn other_names(&self, slot: Slot) -> Vec<Place> {
+        let others = self.other_names.get(&slot).into_iter().flatten().rev();
+        others
+            .filter(|other| self.place(slot) != Some(other))
+            .cloned()
+            .collect()
+    }
+
     /// The node last seen at a place, if there is one.
     pub(crate) fn at(&self, parent: Slot, name: &[u8]) -> Option<Slot> {
         let hash = self.hash_place(parent, name);
@@ -303,10 +342,14 @@ impl Nodes {
         if let Some(parent) = self.get_mut(place.parent) {
             parent.children += 1;
         }
+        // A rename of the guest's says nothing of where a file is, nor that it is not there.
+        let checked = self.get(slot).filter(|node| node.place.is_some());
+        let checked = checked.map_or(0, |node| node.checked);
         self.displace(slot);
         let hash = self.hash_place(place.parent, &place.name);
         if let Some(node) = self.get_mut(slot) {
             node.place = Some(place);
+            node.checked = checked;
             let (slots, hasher) = (&self.slots, &self.hasher);
             self.by_place
                 .insert_unique(hash, slot, |slot| rehash_place(slots, hasher, *slot));
@@ -316,9 +359,9 @@ impl Nodes {
 
     /// The node has no name any more, as far as is known.
     pub(crate) fn displace(&mut self, slot: Slot) {
-        let Some(place) = self.get_mut(slot).and_then(|node| node.place.take()) else {
-            return;
-        };
+        let Some(node) = self.get_mut(slot) else { return };
+        let Some(place) = node.place.take() else { return };
+        node.checked = 0;
         let hash = self.hash_place(place.parent, &place.name);
         if let Ok(entry) = self.by_place.find_entry(hash, |other| *other == slot) {
             entry.remove();
@@ -386,11 +429,22 @@ impl Nodes {
         }
     }
 
-    pub(crate) fn close(&mut self, slot: Slot) {
-        if let Some(node) = self.get_mut(slot)
-            && !node.pinned
-        {
-            node.open = None;
+    /// The node has no name, nor has its file: nobody can have moved it anywhere. Where too many are kept already, it is
+    /// open until others need the descriptor.
+    pub(crate) fn keep_nameless(&mut self, slot: Slot, open: &Arc<Open>) {
+        self.displace(slot);
+        self.pin(slot, open);
+        if let Some(node) = self.get_mut(slot) {
+            node.checked = FOR_GOOD;
+        }
+    }
+
+    /// What is open of the node is not the guest's any more.
+    pub(crate) fn let_go(&mut self, slot: Slot) {
+        let Some(node) = self.get_mut(slot) else { return };
+        node.open = None;
+        if std::mem::take(&mut node.pinned) {
+            self.budget.unpin();
         }
     }
 
@@ -491,6 +545,7 @@ impl Nodes {
             if let Ok(entry) = self.by_identity.find_entry(hash, |other| *other == slot) {
                 entry.remove();
             }
+            self.other_names.remove(&slot);
             let Some(node) = self.take(slot) else { return };
             if node.pinned {
                 self.budget.unpin();

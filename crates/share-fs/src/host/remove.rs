@@ -1,7 +1,9 @@
 //! Names that go or move.
 //!
 //! A file that loses its last known name may still be open in the guest, which does not tell us. So before a name
-//! the guest knows goes, its file is opened as a place and kept until the guest forgets it.
+//! the guest knows goes, its file is opened as a place and kept until the guest forgets it. One that has another name
+//! is reached by that, if the guest knows it. If not, nobody can tell whether it is in the folder, now and later, and
+//! it is not kept.
 
 use std::{os::fd::AsFd, sync::Arc};
 
@@ -12,9 +14,27 @@ use rustix::{
 };
 
 use super::{
-    Access, HostFs, Open, Place, beneath,
+    Access, HostFs, Identity, Open, Place,
     nodes::{Owed, Slot},
 };
+
+/// The node the guest knows at a name that is about to go.
+#[derive(Debug)]
+struct Victim {
+    slot: Slot,
+    left: Left,
+}
+
+/// What is left of a node when the name is gone.
+#[derive(Debug)]
+enum Left {
+    /// What is open of it, which is kept.
+    Open,
+    /// The same, and it is known to have no other name.
+    Nameless(Arc<Open>),
+    Name(Place),
+    Nothing,
+}
 
 impl HostFs {
     pub(super) fn remove_file(&self, parent: NodeId, name: Name<'_>) -> Reply<()> {
@@ -111,10 +131,9 @@ impl HostFs {
         }
     }
 
-    /// The node the guest knows at a name that is about to go, kept open. ENFILE when too many are: the guest may have
-    /// it open, and what it has open must not be lost.
-    fn before_losing(&self, parent: Slot, directory: &Open, name: Name<'_>) -> Reply<Option<Slot>> {
-        let (slot, kind, open) = {
+    /// ENFILE when too many are kept open: the guest may have it open, and what it has open must not be lost.
+    fn before_losing(&self, parent: Slot, directory: &Open, name: Name<'_>) -> Reply<Option<Victim>> {
+        let (slot, identity, links, open) = {
             let nodes = self.nodes();
             let Some(slot) = nodes.at(parent, name.as_bytes()) else {
                 return Ok(None);
@@ -122,45 +141,73 @@ impl HostFs {
             let Some(node) = nodes.get(slot) else {
                 return Ok(None);
             };
-            (slot, node.identity.kind, nodes.open(slot, Access::Path))
+            (slot, node.identity, node.links, nodes.open(slot, Access::Path))
         };
-        if !matches!(kind, FileKind::File | FileKind::Directory) {
-            return Ok(Some(slot));
+        let victim = |left| Ok(Some(Victim { slot, left }));
+        if !matches!(identity.kind, FileKind::File | FileKind::Directory) {
+            return victim(Left::Nothing);
         }
         let open = match open {
             Some(open) => open,
-            None => match beneath::open(directory.as_fd(), name.as_bytes(), OFlags::PATH, 0) {
+            None => match self.open_known((directory.as_fd(), name.as_bytes()), identity, OFlags::PATH) {
                 Ok(file) => Open::new(file, Access::Path, &self.shared.budget),
                 // Then it does not go either, or not by us.
-                Err(_) => return Ok(Some(slot)),
+                Err(_) => return victim(Left::Nothing),
             },
         };
-        if self.nodes().pin(slot, &open) {
-            Ok(Some(slot))
-        } else {
-            Err(Errno::NFILE)
+        let is_file = identity.kind == FileKind::File;
+        if is_file && links > 1 && self.found(open.as_fd())?.links() > 1 {
+            return victim(
+                self.another_name(slot, identity)
+                    .map_or(Left::Nothing, Left::Name),
+            );
         }
+        if !self.nodes().pin(slot, &open) {
+            return Err(Errno::NFILE);
+        }
+        if is_file && !self.births && self.is_only_name(directory, name, identity) {
+            return victim(Left::Nameless(open));
+        }
+        victim(Left::Open)
+    }
+
+    /// Another name that the guest knows the file by, and that is one.
+    fn another_name(&self, slot: Slot, identity: Identity) -> Option<Place> {
+        let names = self.nodes().other_names(slot);
+        names
+            .into_iter()
+            .find(|place| self.found_known(place, identity).is_ok())
+    }
+
+    /// On overlayfs a file of a lower layer counts one name also when it has none any more.
+    fn is_only_name(&self, directory: &Open, name: Name<'_>, identity: Identity) -> bool {
+        self.found_at(directory.as_fd(), name.as_c_str())
+            .is_ok_and(|found| found.identity == identity && found.links() == 1)
     }
 
     /// A name went, with so many bytes if it was the last. The guest may have the file open: it takes room until
     /// the guest forgets it.
-    fn settle(&self, victim: Option<Slot>, bytes: u64, gone: Reply<()>) -> Reply<()> {
+    fn settle(&self, victim: Option<Victim>, bytes: u64, gone: Reply<()>) -> Reply<()> {
         if gone.is_err() {
             return self.keep_name(victim, gone);
         }
         self.quota.unmade();
-        let Some(victim) = victim else {
+        let Some(Victim { slot, left }) = victim else {
             self.quota.give_back(bytes);
             return Ok(());
         };
         let gone = {
             let mut nodes = self.nodes();
-            if let Some(node) = nodes.get_mut(victim)
+            if let Some(node) = nodes.get_mut(slot)
                 && bytes > 0
             {
                 node.owed = Owed::Bytes;
             }
-            nodes.displace(victim);
+            match left {
+                Left::Name(place) => nodes.move_to(slot, place),
+                Left::Nameless(open) => nodes.keep_nameless(slot, &open),
+                Left::Open | Left::Nothing => nodes.displace(slot),
+            }
             nodes.take_gone()
         };
         self.settle_owed(gone);
@@ -189,9 +236,9 @@ impl HostFs {
     }
 
     /// The name did not go after all.
-    fn keep_name(&self, victim: Option<Slot>, result: Reply<()>) -> Reply<()> {
+    fn keep_name(&self, victim: Option<Victim>, result: Reply<()>) -> Reply<()> {
         if let Some(victim) = victim {
-            self.nodes().unpin_if_placed(victim);
+            self.nodes().unpin_if_placed(victim.slot);
         }
         result
     }

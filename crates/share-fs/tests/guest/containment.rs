@@ -587,9 +587,11 @@ fn a_listing_shows_no_number_of_what_is_above_the_folder() {
 }
 
 #[test]
-fn files_of_a_lower_layer_stay_the_same_when_they_are_written() {
+fn files_of_a_lower_layer_stay_the_same_when_they_are_written_and_removed() {
     let fill = |lower: &Path| {
-        put(lower.join("share/f"), "lower");
+        for name in ["f", "removed", "replaced"] {
+            put(lower.join("share").join(name), "lower");
+        }
         put(lower.join("share/d/f"), "lower");
         fs::create_dir(lower.join("outside")).unwrap();
     };
@@ -614,4 +616,13 @@ fn files_of_a_lower_layer_stay_the_same_when_they_are_written() {
     world.create(d, b"new", 0, 0o644).unwrap();
     world.rename((d, b"f"), (world.root, b"g")).unwrap();
     assert_eq!(world.host_text("g"), "upper");
+    let (removed, replaced) = (world.find("removed").unwrap(), world.find("replaced").unwrap());
+    world.done(&Message::unlink(world.root, b"removed")).unwrap();
+    world
+        .rename((world.root, b"g"), (world.root, b"replaced"))
+        .unwrap();
+    for file in [removed, replaced] {
+        assert_eq!(world.read(file, 0, 100), Ok(b"lower".to_vec()));
+        assert!(world.attributes(file).is_ok());
+    }
 }

@@ -605,6 +605,75 @@ fn many_files_deleted_while_open_leave_descriptors_for_others() {
     assert_eq!(world.read(f, 0, 10), Ok(b"text".to_vec()));
 }
 
+/// A guest's kernel does not forget a file of which it knows another name.
+#[test]
+fn a_tree_whose_files_have_other_names_is_removed_with_few_descriptors() {
+    const FILES: u32 = 40;
+    const TREES: u32 = 3;
+    few_descriptors();
+    let base = tempfile::tempdir().unwrap();
+    let setup = Setup {
+        descriptors: 64,
+        ..Setup::default()
+    };
+    let world = World::with(base.path(), &setup);
+    for file in 0..FILES {
+        put(world.share.join(format!("0/{file}")), "text");
+        for tree in 1..TREES {
+            let copy = world.share.join(tree.to_string());
+            fs::create_dir_all(&copy).unwrap();
+            fs::hard_link(world.share.join(format!("0/{file}")), copy.join(file.to_string())).unwrap();
+        }
+    }
+    let trees: Vec<_> = (0..TREES)
+        .map(|tree| world.find(&tree.to_string()).unwrap())
+        .collect();
+    let files: Vec<Vec<_>> = trees
+        .iter()
+        .map(|tree| {
+            (0..FILES)
+                .map(|file| world.lookup(*tree, file.to_string().as_bytes()).unwrap())
+                .collect()
+        })
+        .collect();
+    assert!(files.windows(2).all(|pair| pair[0] == pair[1]), "one node a file");
+    for tree in trees.iter().skip(1).rev() {
+        for file in 0..FILES {
+            let name = file.to_string();
+            assert_eq!(
+                world.done(&Message::unlink(*tree, name.as_bytes())),
+                Ok(()),
+                "{name}"
+            );
+        }
+    }
+    // Without looking them up again, as a program does that has them open.
+    for file in &files[0] {
+        assert_eq!(world.read(*file, 0, 10), Ok(b"text".to_vec()));
+        assert_eq!(world.write(*file, 0, b"TEXT"), Ok(4));
+        assert_eq!(world.attributes(*file).unwrap().links, 1);
+    }
+    assert_eq!(world.host_text("0/0"), "TEXT");
+    let f = world.create(world.root, b"f", 0, 0o644).unwrap();
+    world.done(&Message::unlink(world.root, b"f")).unwrap();
+    assert_eq!(world.write(f, 0, b"x"), Ok(1), "there is room for others");
+}
+
+#[test]
+fn a_name_that_goes_leaves_the_file_to_names_the_guest_does_not_know() {
+    let base = tempfile::tempdir().unwrap();
+    let world = World::new(base.path());
+    put(world.share.join("one"), "text");
+    fs::hard_link(world.share.join("one"), world.share.join("two")).unwrap();
+    let one = world.find("one").unwrap();
+    world.read(one, 0, 10).unwrap();
+    world.done(&Message::unlink(world.root, b"one")).unwrap();
+    // Nobody can tell where the other name is.
+    assert_eq!(world.read(one, 0, 10), Err(Errno::STALE));
+    assert_eq!(world.find("two"), Ok(one));
+    assert_eq!(world.read(one, 0, 10), Ok(b"text".to_vec()));
+}
+
 /// Every folder a guest has adds to what it can hold open.
 #[test]
 fn the_budget_of_descriptors_holds_for_all_folders_together() {

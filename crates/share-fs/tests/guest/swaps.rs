@@ -28,12 +28,17 @@ struct Known {
 
 impl Known {
     fn find(world: &World) -> Self {
+        Known::find_in(world, "d")
+    }
+
+    fn find_in(world: &World, directory: &str) -> Self {
+        let find = |name: &str| world.find(&format!("{directory}/{name}")).unwrap();
         Known {
             root: world.root,
-            directory: world.find("d").unwrap(),
-            file: world.find("d/f").unwrap(),
-            link: world.find("d/link").unwrap(),
-            below: world.find("d/sub").unwrap(),
+            directory: find(""),
+            file: find("f"),
+            link: find("link"),
+            below: find("sub"),
             other: world.find("other").unwrap(),
         }
     }
@@ -244,6 +249,198 @@ fn a_file_the_guest_was_writing_is_out_of_reach_a_second_after_it_was_moved_out(
         let before = snapshot(&world.outside);
         nothing_comes(&world, on_file(&known, known.file));
         assert_same(&before, &snapshot(&world.outside), "after a second");
+    });
+}
+
+/// What the host and the guest do about the name of `f` in a directory, after which it is not in the share any more.
+type WayOut = fn(&World, &Known, &str);
+
+const WAYS_OUT: [(&str, WayOut); 9] = [
+    ("moved", move_out),
+    ("moved with its directory", |world, _, directory| {
+        fs::rename(world.share.join(directory), world.outside.join(directory)).unwrap();
+    }),
+    ("another found in its place", |world, known, directory| {
+        replace(world, known, directory);
+        assert_ne!(world.lookup(known.directory, b"f"), Ok(known.file));
+    }),
+    ("another made in its place", |world, known, directory| {
+        move_out(world, known, directory);
+        assert_ne!(world.create(known.directory, b"f", 0, 0o644), Ok(known.file));
+    }),
+    ("another removed in its place", |world, known, directory| {
+        replace(world, known, directory);
+        world.done(&Message::unlink(known.directory, b"f")).unwrap();
+    }),
+    ("another replaced in its place", |world, known, directory| {
+        replace(world, known, directory);
+        world
+            .rename((known.directory, b"g"), (known.directory, b"f"))
+            .unwrap();
+    }),
+    ("another renamed in its place", |world, known, directory| {
+        replace(world, known, directory);
+        world
+            .rename((known.directory, b"f"), (known.directory, b"h"))
+            .unwrap();
+    }),
+    (
+        "held by a name the guest made and removed",
+        |world, known, directory| {
+            name_and_remove(world, known, 1);
+            move_out(world, known, directory);
+        },
+    ),
+    (
+        "held by many names the guest made and removed",
+        |world, known, directory| {
+            name_and_remove(world, known, 20);
+            move_out(world, known, directory);
+        },
+    ),
+];
+/// As many as [`on_file`] has.
+const OPERATIONS_ON_FILES: usize = 18;
+/// Each waits for a second, and has two shares with some fifty files open.
+const WAYS_AT_ONCE: usize = 3;
+
+fn move_out(world: &World, _: &Known, directory: &str) {
+    let (from, to) = (
+        world.share.join(directory).join("f"),
+        world.outside.join(directory),
+    );
+    fs::rename(from, to).unwrap();
+}
+
+fn replace(world: &World, known: &Known, directory: &str) {
+    move_out(world, known, directory);
+    put(world.share.join(directory).join("f"), "another");
+}
+
+/// So that the last name the device heard of is one that is gone.
+fn name_and_remove(world: &World, known: &Known, names: u8) {
+    let name = |number| [b'a' + number];
+    for number in 0..names {
+        world
+            .done(&Message::link(known.file, known.root, &name(number)))
+            .unwrap();
+    }
+    for number in (0..names).rev() {
+        world.done(&Message::unlink(known.root, &name(number))).unwrap();
+    }
+}
+
+/// Each operation has a file of its own: one that is refused may close what is open, and help those that follow.
+#[test]
+fn no_operation_reaches_a_file_that_is_out_of_the_share_for_a_second() {
+    type Warm = fn(&World, u64);
+    let warm: [(&str, Warm); 2] = [
+        ("read", |world, file| {
+            assert_eq!(world.read(file, 0, 100), Ok(b"canary".to_vec()));
+        }),
+        ("written", |world, file| {
+            assert_eq!(world.write(file, 0, b"canary"), Ok(6));
+        }),
+    ];
+    each_file_system(|base| {
+        let mut all = Vec::new();
+        for ways in WAYS_OUT.chunks(WAYS_AT_ONCE) {
+            let lost: Vec<_> = ways
+                .iter()
+                .flat_map(|(way, lose)| {
+                    warm.map(|(use_, warm)| (format!("{use_}, then {way}"), lose_files(base, warm, *lose)))
+                })
+                .collect();
+            thread::sleep(LONG_ENOUGH);
+            for (way, (world, files)) in &lost {
+                all.extend(reached(way, world, files));
+            }
+        }
+        assert!(all.is_empty(), "{all:#?}");
+    });
+}
+
+fn lose_files(base: &Path, warm: fn(&World, u64), lose: WayOut) -> (World, Vec<Known>) {
+    let world = World::new(base);
+    put(world.share.join("other"), "other");
+    let one = |number: usize| {
+        let directory = number.to_string();
+        fill(&world.share.join(&directory));
+        let known = Known::find_in(&world, &directory);
+        warm(&world, known.file);
+        lose(&world, &known, &directory);
+        known
+    };
+    let known = (0..OPERATIONS_ON_FILES).map(one).collect();
+    (world, known)
+}
+
+/// How each operation was answered that was not refused.
+fn reached(way: &str, world: &World, files: &[Known]) -> Vec<String> {
+    assert_eq!(on_file(&files[0], 0).len(), files.len());
+    let before = snapshot(&world.outside);
+    let mut reached = Vec::new();
+    for (number, known) in files.iter().enumerate() {
+        let (operation, message) = on_file(known, known.file).swap_remove(number);
+        let error = world.answer(&message).error();
+        if error != Some(Errno::STALE) {
+            reached.push(format!("{operation} of what is {way}: {error:?}"));
+        }
+    }
+    if reached.is_empty() {
+        assert_same(&before, &snapshot(&world.outside), way);
+        assert_eq!(world.host_text("other"), "other", "{way}");
+        assert!(!world.share.join("stolen").exists(), "{way}");
+    }
+    reached
+}
+
+#[test]
+fn no_operation_reaches_a_directory_that_is_out_of_the_share_for_a_second() {
+    each_file_system(|base| {
+        let world = world(base);
+        let known = Known::find(&world);
+        world.list(known.directory, true).unwrap();
+        fs::rename(world.share.join("d"), world.outside.join("was-d")).unwrap();
+        thread::sleep(LONG_ENOUGH);
+        let before = snapshot(&world.outside);
+        nothing_comes(&world, on_file(&known, known.directory));
+        nothing_comes(&world, on_file(&known, known.below));
+        assert_same(&before, &snapshot(&world.outside), "after a second");
+    });
+}
+
+#[test]
+fn a_link_that_was_moved_out_of_the_share_does_not_show_its_text() {
+    each_file_system(|base| {
+        let world = world(base);
+        let known = Known::find(&world);
+        fs::rename(world.share.join("d/link"), world.outside.join("was-link")).unwrap();
+        assert_eq!(world.ask(&Message::readlink(known.link)), Err(Errno::STALE));
+    });
+}
+
+#[test]
+fn a_listing_does_not_go_on_in_a_directory_that_was_moved_out_of_the_share() {
+    each_file_system(|base| {
+        let world = world(base);
+        for number in 0..100 {
+            put(world.share.join(format!("d/{number}")), "text");
+        }
+        let known = Known::find(&world);
+        let some = world
+            .answer(&Message::readdirplus(known.directory, 0, 2048))
+            .listing(true)
+            .unwrap();
+        let next = some.last().unwrap().next;
+        fs::rename(world.share.join("d"), world.outside.join("was-d")).unwrap();
+        thread::sleep(LONG_ENOUGH);
+        for message in [
+            Message::readdirplus(known.directory, next, 2048),
+            Message::readdir(known.directory, next, 2048),
+        ] {
+            assert_eq!(world.answer(&message).error(), Some(Errno::STALE));
+        }
     });
 }
 
