@@ -16,7 +16,7 @@ use super::{
     data::through_proc,
     descriptors::Access,
     identity::PERMISSIONS,
-    nodes::{Owed, Slot},
+    nodes::{Owed, ROOT, Slot},
 };
 
 impl HostFs {
@@ -25,6 +25,8 @@ impl HostFs {
         let directory = self.directory(parent)?;
         match self.found_at(directory.as_fd(), name.as_c_str()) {
             Ok(found) => self.tell(&found, parent, name.as_bytes()),
+            // Below, its directory is found to be gone soon enough.
+            Err(Errno::NOENT) if parent == ROOT && self.is_lost() => Err(Errno::STALE),
             Err(Errno::NOENT) => Ok(Entry::Absent { valid: self.valid() }),
             Err(error) => Err(error),
         }

@@ -191,6 +191,14 @@ impl HostFs {
         !root.is_ok_and(|root| self.found(root.as_fd()).is_ok_and(|found| found.links() > 0))
     }
 
+    /// In a folder that was removed on the host nothing is found: that says nothing of the name, but of the folder.
+    fn unless_lost<T>(&self, result: Reply<T>) -> Reply<T> {
+        match result {
+            Err(Errno::NOENT) if self.is_lost() => Err(Errno::STALE),
+            other => other,
+        }
+    }
+
     /// Closes what has been idle long enough; true when something is left to be closed later.
     pub fn tidy(&self) -> bool {
         let streams = self.streams.close_idle();
@@ -261,8 +269,8 @@ impl HostFs {
     /// What is at a name now.
     pub(crate) fn kind_at(&self, parent: NodeId, name: fuse::Name<'_>) -> Reply<FileKind> {
         let directory = self.directory(self.slot(parent)?)?;
-        self.found_at(directory.as_fd(), name.as_c_str())
-            .map(|found| found.identity.kind)
+        let found = self.found_at(directory.as_fd(), name.as_c_str());
+        self.unless_lost(found).map(|found| found.identity.kind)
     }
 
     fn nodes(&self) -> MutexGuard<'_, Nodes> {

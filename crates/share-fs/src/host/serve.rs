@@ -14,7 +14,7 @@ impl HostFs {
     /// The guest did something to a name, whose result this is.
     fn noted<T>(&self, parent: NodeId, name: Name<'_>, result: Reply<T>) -> Reply<T> {
         self.did(parent, name.as_bytes());
-        result
+        self.unless_lost(result)
     }
 
     fn noted_file<T>(&self, slot: Slot, result: Reply<T>) -> Reply<T> {
@@ -113,7 +113,7 @@ impl FileSystem for HostFs {
     }
 
     fn make_temporary(&self, _: Caller, parent: NodeId, permissions: u32) -> Reply<Entry> {
-        self.make_unnamed(parent, permissions)
+        self.unless_lost(self.make_unnamed(parent, permissions))
     }
 
     fn read(&self, _: Caller, node: NodeId, offset: u64, target: &mut dyn Target) -> Reply<()> {
@@ -147,7 +147,7 @@ impl FileSystem for HostFs {
         offset: u64,
         entries: &mut dyn DirectoryEntries,
     ) -> Reply<()> {
-        self.list(self.slot(node)?, offset, entries)
+        self.unless_lost(self.list(self.slot(node)?, offset, entries))
     }
 
     fn status(&self, _: Caller, _: NodeId) -> Reply<FileSystemStatus> {
