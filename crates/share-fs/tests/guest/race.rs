@@ -1,4 +1,4 @@
-//! The host swaps a directory for a link to the outside, over and over, while the guest works below it.
+//! The host swaps a directory for a link to the outside or to `/`, over and over, while the guest works below it.
 
 use std::{
     collections::HashSet,
@@ -45,6 +45,15 @@ fn fill(tree: &Path, text: &str) {
 struct Outside {
     before: Snapshot,
     inodes: HashSet<u64>,
+    /// The names in `/`, where inode numbers may be those of files in the share.
+    above: HashSet<Vec<u8>>,
+}
+
+fn names_in_root() -> HashSet<Vec<u8>> {
+    let entries = fs::read_dir("/").unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_encoded_bytes())
+        .collect()
 }
 
 impl Outside {
@@ -53,6 +62,7 @@ impl Outside {
         Outside {
             inodes: before.values().map(|fact| fact.inode).collect(),
             before,
+            above: names_in_root(),
         }
     }
 
@@ -69,7 +79,7 @@ impl Outside {
             .flatten()
         {
             assert!(
-                !self.inodes.contains(&listed.inode),
+                !self.inodes.contains(&listed.inode) && !self.above.contains(&listed.name),
                 "{operation} lists what is outside"
             );
         }
@@ -116,6 +126,7 @@ fn work(world: &World, outside: &Outside, directory: &str, round: u64, done: &At
         answer.node().unwrap_or(d)
     };
     let (f, g, sub) = (below(b"f"), below(b"g"), below(b"sub"));
+    assert!(world.lookup(d, b"etc").is_err(), "the directory is /");
     let changes = Changes {
         permissions: Some(0o640),
         size: Some(round % 50),
@@ -187,6 +198,7 @@ fn run(base: &Path) {
         fill(&world.share.join(name), "inside");
     }
     symlink(&tree, world.share.join("d-swap")).unwrap();
+    symlink("/", world.share.join("d-root")).unwrap();
     let outside = Outside::of(&world.outside);
     let ended = AtomicBool::new(false);
     let (swaps, done) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -202,11 +214,21 @@ fn run(base: &Path) {
                 }
             }
         };
-        let (d, d_swap) = (path("d"), path("d-swap"));
-        scope.spawn(host(Box::new(move || exchange(&d, &d_swap))));
-        let (e, aside, target) = (path("e"), path("e-aside"), tree.clone());
-        scope.spawn(host(Box::new(move || move_and_link(&e, &aside, &target))));
-        let guests: Vec<_> = ["d", "e", "d-swap"]
+        let (d, links) = (path("d"), [path("d-swap"), path("d-root")]);
+        scope.spawn(host(Box::new(move || {
+            for link in &links {
+                // There and back, so that the next link finds the directory.
+                exchange(&d, link);
+                exchange(&d, link);
+            }
+        })));
+        let (e, aside, targets) = (path("e"), path("e-aside"), [tree.clone(), "/".into()]);
+        scope.spawn(host(Box::new(move || {
+            for target in &targets {
+                move_and_link(&e, &aside, target);
+            }
+        })));
+        let guests: Vec<_> = ["d", "e", "d-swap", "d-root"]
             .into_iter()
             .map(|directory| {
                 scope.spawn(move || {
@@ -232,6 +254,7 @@ fn run(base: &Path) {
         "it was no race: {swaps} swaps, {done} operations"
     );
     assert_same(&outside.before, &snapshot(&world.outside), "the race");
+    assert_eq!(outside.above, names_in_root());
 }
 
 #[test]
