@@ -18,13 +18,16 @@ use crate::{
     mount::{Line, ROOM, put},
 };
 
-const RACE: Duration = Duration::from_secs(4);
+/// How long a directory is exchanged for links while it is gone through.
+const SWAPS: Duration = Duration::from_secs(10);
+const REWRITES: Duration = Duration::from_secs(4);
 
 /// As long as each other: a request stays the right length.
 const IN_HERE: &[u8; 15] = b"fifteen-letters";
 const OUT_THERE: &[u8; 15] = b"../beside/plain";
 
-/// One CPU exchanges a directory and a link that leads out, the other goes through what it took for a directory.
+/// One CPU exchanges a directory and links that lead out, beside the folder and to `/`, the other goes through what it
+/// took for a directory.
 pub(crate) fn swaps(kit: &mut Kit) -> anyhow::Result<usize> {
     then_honest(kit, |lines, _| {
         let tree = Tree::find(first(lines)?, b"work")?;
@@ -39,14 +42,17 @@ pub(crate) fn swaps(kit: &mut Kit) -> anyhow::Result<usize> {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             let exchange = scope.spawn(|| {
-                let names = (
-                    (tree.folder, &b"swapped"[..]),
-                    (tree.folder, &b"to-directory"[..]),
-                );
                 let mut times = 0;
-                while !stop.load(Ordering::Relaxed) {
-                    other.must(&Message::rename2(names.0, names.1, EXCHANGE))?;
-                    times += 1;
+                // There and back, so that the next link finds the directory.
+                for link in [&b"to-directory"[..], b"to-root"].into_iter().cycle() {
+                    for _ in 0..2 {
+                        let names = ((tree.folder, &b"swapped"[..]), (tree.folder, link));
+                        other.must(&Message::rename2(names.0, names.1, EXCHANGE))?;
+                        times += 1;
+                    }
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
                 }
                 anyhow::Ok(times)
             });
@@ -61,9 +67,11 @@ pub(crate) fn swaps(kit: &mut Kit) -> anyhow::Result<usize> {
 
 fn go_through(line: &mut Line<'_>, folder: u64, swapped: u64) -> anyhow::Result<usize> {
     let (start, mut tried) = (Instant::now(), 0);
-    while start.elapsed() < RACE {
+    while start.elapsed() < SWAPS {
         for directory in [swapped, node_of(line, &Message::lookup(folder, b"swapped"))?] {
             let file = node_of(line, &Message::lookup(directory, b"plain"))?;
+            let above = node_of(line, &Message::lookup(directory, b"etc"))?;
+            ensure!(above == 0, "the directory is /");
             line.ask(&Message::read(file, 0, 4096))?;
             line.ask(&Message::write(file, 0, b"overwritten"))?;
             line.ask(&Message::create(directory, b"dropped", READ_WRITE_MAKE, FILE))?;
@@ -72,7 +80,7 @@ fn go_through(line: &mut Line<'_>, folder: u64, swapped: u64) -> anyhow::Result<
             line.ask(&Message::unlink(directory, b"dropped"))?;
             line.ask(&Message::rename((directory, b"directory"), (folder, b"stolen")))?;
             line.ask(&Message::rename((folder, b"stolen"), (directory, b"directory")))?;
-            tried += 9;
+            tried += 10;
         }
     }
     Ok(tried)
@@ -124,7 +132,7 @@ fn ask_meanwhile(line: &mut Line<'_>, tree: &Tree, name: &AtomicUsize) -> anyhow
         (48, Message::rename((folder, b"renamed"), (folder, IN_HERE))),
     ];
     let (start, mut tried) = (Instant::now(), 0);
-    while start.elapsed() < RACE {
+    while start.elapsed() < REWRITES {
         for (at, message) in &messages {
             name.store(line.request_at() + at, Ordering::Relaxed);
             let node = node_of(line, message)?;
