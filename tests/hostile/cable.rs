@@ -36,7 +36,9 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// Merged receive buffers.
 const MERGED: u64 = 1 << 15;
 
+const GATEWAY: [u8; 6] = [0x02, 0xc0, 0xff, 0xe4, 0, 1];
 const GUEST: [u8; 6] = [0x02, 0xc0, 0xff, 0xe4, 0, 2];
+const EVERYBODY: [u8; 6] = [0xff; 6];
 const GUEST_V4: [u8; 4] = [198, 18, 0, 2];
 const GATEWAY_V4: [u8; 4] = [198, 18, 0, 1];
 
@@ -46,6 +48,7 @@ struct Line<'a> {
     tx: Ring<'a>,
     rx: Ring<'a>,
     sent: usize,
+    heard: u16,
 }
 
 pub(crate) fn frames(kit: &mut Kit) -> anyhow::Result<usize> {
@@ -91,30 +94,22 @@ fn between_honest(
     Ok(attacks)
 }
 
-/// Who asks for the gateway's address is told.
+/// Who asks for the gateway's address is told, and who pings it hears of it: what is sent gets where it is read.
 pub(crate) fn must_work(device: &Device, arena: &Arena) -> anyhow::Result<()> {
     let mut line = Line::new(device, arena, 0);
     line.offer_buffers();
-    line.send([0; HEADER], &arp())?;
-    device.notify(TX as u16);
-    // What the driver before this one asked for may come first.
-    let start = Instant::now();
-    let mut seen = 0;
-    while start.elapsed() < PATIENCE {
-        if line.rx.used_index() == seen {
-            std::thread::yield_now();
-            continue;
-        }
-        let at = RX_BUFFERS + usize::from(seen % RING_SIZE) * SLOT_BYTES + HEADER;
-        let (kind, op): (u16, u16) = (arena.read(at + 12), arena.read(at + 20));
-        if (kind, op) == (0x0608, 0x0200) {
-            device.reset();
-            return Ok(());
-        }
-        seen = seen.wrapping_add(1);
-        line.offer_buffers();
-    }
-    anyhow::bail!("nobody answers for the gateway")
+    let told = |at| (arena.read::<u16>(at + 12), arena.read::<u16>(at + 20)) == (0x0608, 0x0200);
+    ensure!(line.ask(&arp(), told)?, "nobody answers for the gateway");
+    let pong = |at| {
+        (
+            arena.read::<u16>(at + 12),
+            arena.read::<u8>(at + 23),
+            arena.read::<u8>(at + 34),
+        ) == (8, 1, 0)
+    };
+    ensure!(line.ask(&echo(64), pong)?, "the gateway answers no ping");
+    device.reset();
+    Ok(())
 }
 
 fn say_anything(device: &Device, kit: &mut Kit) -> anyhow::Result<usize> {
@@ -219,13 +214,14 @@ fn any_frame(dice: &mut Dice) -> Vec<u8> {
         2 => segment(dice),
         3 => question(dice),
         4 => six(dice),
-        _ => (0..dice.below(1500)).map(|_| dice.roll() as u8).collect(),
+        _ => noise(dice),
     };
+    if dice.once_in(8) {
+        frame[..6].copy_from_slice(&EVERYBODY);
+    }
     for _ in 0..dice.below(4) {
-        let at = dice.below(frame.len().max(1) as u64) as usize;
-        if let Some(byte) = frame.get_mut(at) {
-            *byte = dice.edge() as u8;
-        }
+        let at = dice.below(frame.len() as u64) as usize;
+        frame[at] = dice.edge() as u8;
     }
     if dice.once_in(8) {
         frame.truncate(dice.below(frame.len() as u64 + 1) as usize);
@@ -233,10 +229,25 @@ fn any_frame(dice: &mut Dice) -> Vec<u8> {
     frame
 }
 
+/// Nothing, behind the head of each kind of frame.
+fn noise(dice: &mut Dice) -> Vec<u8> {
+    let kind = dice.pick(&[[8, 0], [8, 6], [0x86, 0xdd], [0x81, 0]]);
+    let bytes: Vec<u8> = (0..dice.below(1500)).map(|_| dice.roll() as u8).collect();
+    [&GATEWAY[..], &GUEST, &kind, &bytes].concat()
+}
+
 fn arp() -> Vec<u8> {
-    let start = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
     let head = [0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1];
-    [&start[..], &GUEST, &head, &GUEST, &GUEST_V4, &[0; 6], &GATEWAY_V4].concat()
+    [
+        &EVERYBODY[..],
+        &GUEST,
+        &head,
+        &GUEST,
+        &GUEST_V4,
+        &[0; 6],
+        &GATEWAY_V4,
+    ]
+    .concat()
 }
 
 fn echo(len: usize) -> Vec<u8> {
@@ -246,9 +257,15 @@ fn echo(len: usize) -> Vec<u8> {
     four(1, GATEWAY_V4, &packet)
 }
 
-/// TCP, of any kind, to addresses that stand for names or do not.
+/// TCP, of any kind, to addresses that stand for names or do not. So few ends and so near numbers that many segments
+/// are of one connection.
 fn segment(dice: &mut Dice) -> Vec<u8> {
     let mut packet: Vec<u8> = (0..20 + dice.below(40)).map(|_| dice.roll() as u8).collect();
+    if !dice.once_in(4) {
+        packet[..4].copy_from_slice(&[0x40, dice.pick(&[0, 1, 2, 3]), 0, 80]);
+        let number = 1000 + dice.below(3) as u32;
+        packet[4..8].copy_from_slice(&number.to_be_bytes());
+    }
     packet[12] = dice.pick(&[0x50, 0x50, 0x60, 0xf0, 0]);
     packet[13] = dice.pick(&[2, 2, 0x10, 0x12, 4, 1, 0xff, 0]);
     let target = dice.pick(&[[198, 18, 1, 0], [192, 0, 2, 1], GATEWAY_V4, [224, 0, 0, 1]]);
@@ -256,9 +273,12 @@ fn segment(dice: &mut Dice) -> Vec<u8> {
 }
 
 fn question(dice: &mut Dice) -> Vec<u8> {
-    let name: Vec<u8> = (0..dice.below(300))
-        .map(|_| dice.pick(b"\x03abc.\xc0\x00\x3f"))
-        .collect();
+    let name: Vec<u8> = match dice.once_in(4) {
+        true => b"\x06server\x04test".to_vec(),
+        false => (0..dice.below(300))
+            .map(|_| dice.pick(b"\x03abc.\xc0\x00\x3f"))
+            .collect(),
+    };
     let head = [0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     let question = [&head[..], &name, &[0, 0, 1, 0, 1]].concat();
     let len = (question.len() as u16 + 8).to_be_bytes();
@@ -276,7 +296,7 @@ fn six(dice: &mut Dice) -> Vec<u8> {
     let len = (body.len() as u16).to_be_bytes();
     let head = [0x60, 0, 0, 0, len[0], len[1], next, 64];
     [
-        &[0xff; 6][..],
+        &GATEWAY[..],
         &GUEST,
         &[0x86, 0xdd],
         &head,
@@ -293,7 +313,7 @@ fn four(protocol: u8, target: [u8; 4], packet: &[u8]) -> Vec<u8> {
     let mut head = [&start[..], &GUEST_V4, &target].concat();
     let sum = checksum(&head);
     head[10..12].copy_from_slice(&sum);
-    [&[0xff; 6][..], &GUEST, &[8, 0], &head, packet].concat()
+    [&GATEWAY[..], &GUEST, &[8, 0], &head, packet].concat()
 }
 
 fn checksum(bytes: &[u8]) -> [u8; 2] {
@@ -318,7 +338,29 @@ impl<'a> Line<'a> {
             tx,
             rx,
             sent: 0,
+            heard: 0,
         }
+    }
+
+    /// Whether what comes back is, in time, what `is_answer` knows by the place of the frame. What the driver before
+    /// this one asked for may come first.
+    fn ask(&mut self, frame: &[u8], is_answer: impl Fn(usize) -> bool) -> anyhow::Result<bool> {
+        self.send([0; HEADER], frame)?;
+        self.device.notify(TX as u16);
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if self.rx.used_index() == self.heard {
+                std::thread::yield_now();
+                continue;
+            }
+            let slot = usize::from(self.heard % RING_SIZE);
+            self.heard = self.heard.wrapping_add(1);
+            if is_answer(RX_BUFFERS + slot * SLOT_BYTES + HEADER) {
+                return Ok(true);
+            }
+            self.offer_buffers();
+        }
+        Ok(false)
     }
 
     /// Room for as many frames as the ring holds; what is there is forgotten.
