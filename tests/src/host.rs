@@ -144,6 +144,18 @@ impl Session {
         found.unwrap_or_else(|| panic!("no {field}\n{said}"))
     }
 
+    /// The child of its keeper that is a `coffer-egress`.
+    pub fn egress(&self) -> Option<Pid> {
+        let keeper = self.number("pid");
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        let mut ids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let found = ids.find(|id| {
+            let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+            status.contains("Name:\tcoffer-egress\n") && status.contains(&format!("PPid:\t{keeper}\n"))
+        });
+        found.and_then(Pid::from_raw)
+    }
+
     #[track_caller]
     pub fn number(&self, field: &str) -> u64 {
         let text = self.inspect(field);

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use tests::{Host, Resolver, Run, Running, Session, Web, cases, wait_until, with_own_network};
 
 /// Two sessions that differ in what they may.
@@ -223,7 +223,7 @@ fn said_at(place: &str) -> String {
 fn the_process_that_decides_is_replaced_when_it_dies(world: &World) {
     let hold = world.one.sh("curl -sSN -m 60 http://server.test/hold").start();
     hold.wait_for("held");
-    let first = egress_of(&world.one).unwrap();
+    let first = world.one.egress().unwrap();
     kill_process(first, Signal::KILL).unwrap();
     let cut = hold.end();
     assert!(
@@ -231,24 +231,12 @@ fn the_process_that_decides_is_replaced_when_it_dies(world: &World) {
         "{cut}"
     );
     wait_until("another one decides", 15, || {
-        egress_of(&world.one).is_some_and(|pid| pid != first)
+        world.one.egress().is_some_and(|pid| pid != first)
     });
     wait_until("the network is back", 15, || world.one.sh(HELLO).end().code == 0);
     world.one.sh("curl -sS -m 9 http://other.test").end().code(6);
     let page = net(&world.one, &["one"]);
     assert!(page.contains("note: "), "{page}");
-}
-
-/// The child of its keeper that is a `coffer-egress`.
-fn egress_of(session: &Session) -> Option<Pid> {
-    let keeper = session.number("pid");
-    let all = fs::read_dir("/proc").unwrap().flatten();
-    let mut ids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let found = ids.find(|id| {
-        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-        status.contains("Name:\tcoffer-egress\n") && status.contains(&format!("PPid:\t{keeper}\n"))
-    });
-    found.and_then(Pid::from_raw)
 }
 
 fn rules_are_there_again_after_a_stop(world: &World) {
