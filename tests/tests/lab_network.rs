@@ -242,9 +242,9 @@ for family, place in [(socket.AF_INET, ('192.0.2.9', 8080)), (socket.AF_INET, ('
 /// Asks by hand: whom, which name, which type, over TCP or not. Says the code of the answer and how many there are.
 const ASK: &str = "
 import random, socket, struct
-def packet(name, kind=1, more=b''):
+def packet(name, kind=1, more=b'', extra=0):
     labels = b''.join(bytes([len(part)]) + part for part in name.split(b'.'))
-    return struct.pack('>6H', random.randrange(65536), 0x100, 1, 0, 0, 0) + labels + b'\\0' + struct.pack('>2H', kind, 1) + more
+    return struct.pack('>6H', random.randrange(65536), 0x100, 1, 0, 0, extra) + labels + b'\\0' + struct.pack('>2H', kind, 1) + more
 def ask(data, to='198.18.0.1', tcp=False):
     try:
         line = socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
@@ -253,8 +253,11 @@ def ask(data, to='198.18.0.1', tcp=False):
         said = line.recv(4096)[2 * tcp:]
         return 'code %d, %d answers' % (said[3] & 15, struct.unpack('>H', said[6:8])[0]) if said else 'closed'
     except ConnectionRefusedError: return 'refused'
+    except (ConnectionResetError, BrokenPipeError): return 'cut'
     except TimeoutError: return 'silent'
     except OSError as error: return type(error).__name__
+def option(version=0, name=b'\\0', size=1232, data=b''): return name + struct.pack('>HHBBHH', 41, size, 0, version, 0, len(data)) + data
+def odd(*records): return ask(packet(b'server.test', 1, b''.join(records), len(records)))
 ";
 
 fn questions_to_others_and_odd_questions_get_nothing(world: &World) {
@@ -267,6 +270,9 @@ print('below', ask(packet(b'deadbeef.server.test')), ask(packet(b'server.test.ex
 print('kinds', *[ask(packet(b'server.test', kind)) for kind in (16, 10, 255, 65, 64, 15, 33)])
 print('others', ask(packet(b'server.test'), '8.8.8.8'), ask(packet(b'server.test'), '8.8.8.8', True), ask(packet(b'server.test'), '127.0.0.53'))
 print('long', ask(packet(b'.'.join([b'a' * 60] * 4))), ask(packet(b'x.test') + b'z' * 40000), ask(packet(b'server.test') * 1500, tcp=True))
+print('edns', odd(option()), odd(option(size=0)), odd(option(data=b'\\0\\x08\\0\\7\\0\\1\\x18\\0\\x0a\\1\\2')))
+print('other version', odd(option(1)), odd(option(255)))
+print('broken edns', odd(option(), option()), odd(option(name=b'\\1a\\0')), odd(option(name=b'\\xc0\\x0c')), odd(option(data=b'z' * 9)[:-1]), odd(b''))
 ask(packet(b'x')[:12] + b'\\xc0\\x0c\\0\\1\\0\\1'); ask(b'\\xff' * 600); ask(b'')
 flood = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 for number in range(2000): flood.sendto(packet(b'%d.test' % number), ('198.18.0.1', 53))
@@ -284,6 +290,12 @@ for number in range(2000): flood.sendto(packet(b'%d.test' % number), ('198.18.0.
     says("six code 0, 1 answers");
     says("below code 3, 0 answers code 3, 0 answers");
     says("others refused refused refused");
+    says("long code 3, 0 answers code 3, 0 answers cut");
+    says("edns code 0, 1 answers code 0, 1 answers code 0, 1 answers");
+    says("other version code 0, 0 answers code 0, 0 answers");
+    says(
+        "broken edns code 1, 0 answers code 1, 0 answers code 1, 0 answers code 1, 0 answers code 1, 0 answers",
+    );
     assert!(!row(&said, "kinds").contains("1 answers"), "{said}");
     assert_eq!((packets_sent(), world.resolver.questions()), (before, asked));
     world
