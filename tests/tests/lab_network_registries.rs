@@ -27,22 +27,28 @@ fn nothing_else(session: &Session) {
     session.sh("curl -sS -m 5 http://203.0.113.80/").end().code(7);
 }
 
+/// A package that needs another one, into a folder of the host.
 #[test]
-fn pip_downloads_with_its_set_and_nothing_else_does() {
+fn pip_installs_on_a_share_with_its_set_and_nothing_else_does() {
     if !host_can(
         "pip",
         &["python3", "-m", "pip", "download", "--quiet", "--no-deps", "six"],
     ) {
         return;
     }
-    let session = Host::new().up("pip", &["--allow", "@pip"]);
-    let line = "pip download --quiet --no-deps six && ls six-*";
-    let ended = session.sh(line).deadline(100).end().code(0);
-    assert!(ended.text().starts_with("six-"), "{ended}");
+    let host = Host::new();
+    let project = host.folder("project");
+    let session = host.up("pip", &["--allow", "@pip", "--share", project.to_str().unwrap()]);
+    let line = "pip install --quiet --target site python-dateutil==2.9.0.post0";
+    session.sh(line).deadline(140).end().code(0);
+    let program = "import dateutil.parser, six; print(dateutil.parser.parse('1 May 2026').date())";
+    let line = format!("PYTHONPATH=site python3 -c \"{program}\"");
+    session.sh(&line).end().says("2026-05-01");
+    assert!(project.join("site/dateutil/parser/__init__.py").exists());
     nothing_else(&session);
     let page = session.host().coffer(["net", "pip"]).end().code(0).text();
     assert!(
-        page.contains("\nreached:\n") && page.contains("pip download"),
+        page.contains("\nreached:\n") && page.contains("pip install"),
         "{page}"
     );
 }
