@@ -18,15 +18,19 @@ use std::{
 use serde_json::{Value, json};
 use tests::{Host, Running, Session, cases, wait_until};
 
+/// The image with the watchdog package beside the default ones.
+const TESTING: &str = "testing";
+
 #[test]
 fn edits_of_the_host() {
     let host = Host::new();
-    let folders = ["shared", "alone", "watched", "fixed"].map(|name| host.folder(name).display().to_string());
-    let [shared, alone, watched, fixed] = folders;
+    let folders = ["shared", "alone", "watched", "fixed", "tree"];
+    let [shared, alone, watched, fixed, tree] = folders.map(|name| host.folder(name).display().to_string());
     let (alone, fixed) = (format!("{alone}:cache=exclusive"), format!("{fixed}:ro"));
-    let options = [&shared, &alone, &watched, &fixed]
+    let options = [&shared, &alone, &watched, &fixed, &tree]
         .map(|share| ["--share", share])
         .concat();
+    let options = [&["--image", TESTING][..], &options].concat();
     let session = host.up("edits", &options);
     cases!(session;
         who_reads_sees_them_after_a_second,
@@ -36,6 +40,7 @@ fn edits_of_the_host() {
         who_watches_hears_of_them,
         who_watches_what_cannot_be_written_hears_of_them,
         who_follows_a_log_gets_its_lines,
+        who_watches_a_whole_tree_reads_what_is_saved_in_it,
         what_the_sandbox_does_itself_is_heard_once,
     );
 }
@@ -235,10 +240,14 @@ while True:
                 print(f'{kind} {name} [{content(name)}]', flush=True)
 ";
 
-/// A watcher that has been there for long enough.
 fn watcher(session: &Session, name: &str) -> Running {
+    watcher_of(session, WATCHER, name)
+}
+
+/// A watcher that has been there for long enough.
+fn watcher_of(session: &Session, program: &str, name: &str) -> Running {
     let path = format!("/sessions/edits/mnt/{name}");
-    let watcher = session.exec(&[], ["python3", "-c", WATCHER, &path]).start();
+    let watcher = session.exec(&[], ["python3", "-c", program, &path]).start();
     watcher.wait_for("ready");
     let (start, tries) = (Instant::now(), Cell::new(0));
     wait_until("it hears", 60, || {
@@ -289,11 +298,11 @@ fn hears_of_edits(session: &Session, folder: &str) {
         fs::set_permissions(path("probe"), fs::Permissions::from_mode(0o600))
     });
     fs::remove_file(&link).unwrap();
-    stop(session, watcher);
+    stop(session, watcher, "[i]notify_add_watch");
 }
 
-fn stop(session: &Session, watcher: Running) {
-    session.sh("pkill -f '[i]notify_add_watch'").end().code(0);
+fn stop(session: &Session, watcher: Running, program: &str) {
+    session.sh(&format!("pkill -f '{program}'")).end().code(0);
     watcher.end().code(128 + 15);
 }
 
@@ -317,6 +326,57 @@ fn who_follows_a_log_gets_its_lines(session: &Session) {
     assert_eq!(following.said(), "ready\nbefore\none\ntwo\nrotated\nafter\n");
     session.sh("pkill tail").end().code(0);
     let _ = following.end();
+}
+
+/// Watches all below the directory, as development servers do, and reads each file it hears of, when it hears of it.
+const OBSERVER: &str = "
+import errno, os, sys, time
+from watchdog.events import FileSystemEventHandler
+from watchdog.observers import Observer
+class Reader(FileSystemEventHandler):
+    def on_any_event(self, event):
+        # To read makes events as well, of files that are opened and closed.
+        if event.event_type not in ('created', 'modified', 'deleted', 'moved'):
+            return
+        try:
+            text = open(event.src_path).read() if not event.is_directory else 'directory'
+        except OSError as error:
+            text = errno.errorcode[error.errno]
+        print(event.event_type, os.path.relpath(event.src_path, sys.argv[1]), f'[{text}]', flush=True)
+observer = Observer()
+observer.schedule(Reader(), sys.argv[1], recursive=True)
+observer.start()
+print('ready', flush=True)
+while True:
+    time.sleep(1)
+";
+
+fn who_watches_a_whole_tree_reads_what_is_saved_in_it(session: &Session) {
+    let observer = watcher_of(session, OBSERVER, "tree");
+    let path = |name: &str| on_host(session, "tree").join(name);
+    hears(&observer, "created a/b/c.txt [one]", || {
+        fs::create_dir_all(path("a/b"))?;
+        fs::write(path("a/b/c.txt"), "one")
+    });
+    hears(&observer, "modified a/b/c.txt [one-two]", || {
+        append(&path("a/b/c.txt"), "-two")
+    });
+    hears(&observer, " app.js [old]", || fs::write(path("app.js"), "old"));
+    // An editor's way to save. It takes its time, so that the guest knows the temporary name when it is gone.
+    hears(&observer, " app.js.tmp [new]", || {
+        fs::write(path("app.js.tmp"), "new")
+    });
+    thread::sleep(BELIEVED + BELIEVED / 2);
+    hears(&observer, " app.js [new]", || {
+        fs::rename(path("app.js.tmp"), path("app.js"))
+    });
+    wait_until("it hears that the temporary name is gone", 2, || {
+        observer.said().contains("deleted app.js.tmp [")
+    });
+    session.sh("cat ../tree/app.js").end().says("new");
+    let said = observer.said();
+    assert!(!said.contains("[ESTALE]") && !said.contains("[EIO]"), "{said}");
+    stop(session, observer, "[w]atchdog.observers");
 }
 
 /// As on a disk of the sandbox's own.

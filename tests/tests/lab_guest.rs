@@ -15,7 +15,7 @@ use std::{
 
 use tests::{Host, Session, cases, noise, wait_until};
 
-/// The image with stress-ng and Python's own tests beside the default packages.
+/// The image with stress-ng, watchdog and Python's own tests beside the default packages.
 const TESTING: &str = "testing";
 
 #[test]
