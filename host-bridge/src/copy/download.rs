@@ -3,11 +3,9 @@ use std::{os::unix::ffi::OsStrExt, path::Path};
 use agent_protocol::{Entry, EntryKind, Metadata, Reply, Request};
 use rustix::stdio::stdout;
 
-use super::{GuestFiles, Target, base_name, failed, joined, no_such};
+use super::{GuestFiles, MAX_DEPTH, Target, base_name, failed, joined, no_such};
 use crate::{Error, Host, Result, agent::Incoming, console, error::Context, output};
 
-/// Directories below each other. A path of more is longer than Linux opens in one go.
-const MAX_DEPTH: usize = 200;
 /// Names held at once, of a directory and of those it lies in: a guest could list for ever.
 const MAX_ENTRIES: usize = 1 << 20;
 

@@ -1,12 +1,13 @@
 //! `coffer cp`: files between the host and a sandbox, one operation of the agent for each.
 //!
-//! Upwards the host's files are read as they are. Downwards every name and every link comes from a guest
-//! that may lie, so the host's side works beneath one open directory, a component at a time, and follows
-//! nothing the guest made: see [`target`].
+//! Downwards every name and every link comes from a guest that may lie, and upwards a guest may be at work in what
+//! is read. So the host's side works beneath one open directory, a component at a time, and follows nothing: see
+//! [`target`] and [`source`].
 //!
 //! It runs on a thread that may block, as streams do; see [`Cancel`] for how it is interrupted.
 
 mod download;
+mod source;
 mod target;
 mod upload;
 
@@ -25,6 +26,10 @@ use tokio::runtime::Handle;
 use crate::{Error, Host, Result, SessionName, agent::OperationReader, console};
 
 pub use target::Target;
+
+/// Directories below each other. A path of more is longer than Linux opens in one go, and each that is sent is open
+/// until it is done.
+const MAX_DEPTH: usize = 200;
 
 /// One end of a copy, as it was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,18 +1,19 @@
 use std::{
-    fs::{self, File, Metadata as Found},
+    ffi::OsStr,
+    fs::File,
     io::{self, Read},
-    os::unix::{
-        ffi::{OsStrExt, OsStringExt},
-        fs::{MetadataExt, OpenOptionsExt},
-    },
+    os::unix::ffi::OsStrExt,
     path::Path,
 };
 
 use agent_protocol::Request;
-use rustix::{fs::OFlags, stdio::stdin};
+use rustix::stdio::stdin;
 
-use super::{GuestFiles, is_directory, joined};
-use crate::{Error, Host, Result, error::Context, output};
+use super::{
+    GuestFiles, MAX_DEPTH, is_directory, joined,
+    source::{Listing, Source},
+};
+use crate::{Error, Host, Result, output};
 
 /// What a file made of our standard input is.
 const STDIN_MODE: u32 = 0o644;
@@ -20,7 +21,7 @@ const STDIN_MODE: u32 = 0o644;
 impl<H: Host> GuestFiles<'_, H> {
     /// Copies `from` on the host to `to` in the guest: into it if it is a directory, else under its name.
     pub fn upload(&mut self, from: &Path, to: &[u8]) -> Result<()> {
-        let found = fs::symlink_metadata(from).context("file cannot be read", from)?;
+        let source = Source::open(from)?;
         let existing = self.stat(to)?;
         let to = if !is_directory(existing.as_ref()) {
             to.to_vec()
@@ -31,7 +32,7 @@ impl<H: Host> GuestFiles<'_, H> {
                 None => to.to_vec(),
             }
         };
-        self.send(from, &found, &to)
+        self.send(source, from, &to, 0)
     }
 
     /// Standard input into one file.
@@ -39,69 +40,59 @@ impl<H: Host> GuestFiles<'_, H> {
         if is_directory(self.stat(to)?.as_ref()) {
             return Err(Error::Copy {
                 what: "destination in the sandbox is a directory",
-                path: Path::new(std::ffi::OsStr::from_bytes(to)).to_owned(),
+                path: Path::new(OsStr::from_bytes(to)).to_owned(),
             });
         }
         self.write_file(to, STDIN_MODE, |room| output::read(stdin(), room))
     }
 
-    fn send(&mut self, from: &Path, found: &Found, to: &[u8]) -> Result<()> {
-        if found.is_dir() {
-            return self.send_directory(from, found, to);
+    fn send(&mut self, source: Source, from: &Path, to: &[u8], depth: usize) -> Result<()> {
+        match source {
+            Source::Directory(listing, mode) => self.send_directory(listing, mode, from, to, depth),
+            Source::File(file, mode) => self.send_file(file, mode, to),
+            Source::Link(target) => {
+                let path = to.to_vec();
+                self.simple("link cannot be made", to, Request::MakeSymlink { path, target })?;
+                self.tally.symlinks += 1;
+                Ok(())
+            }
+            Source::Other => {
+                self.tally.skipped += 1;
+                Ok(())
+            }
         }
-        if found.is_file() {
-            return self.send_file(from, to);
-        }
-        if found.is_symlink() {
-            let target = fs::read_link(from)
-                .context("link cannot be read", from)?
-                .into_os_string()
-                .into_vec();
-            let request = Request::MakeSymlink {
-                path: to.to_vec(),
-                target,
-            };
-            self.simple("link cannot be made", to, request)?;
-            self.tally.symlinks += 1;
-            return Ok(());
-        }
-        self.tally.skipped += 1;
-        Ok(())
     }
 
-    fn send_directory(&mut self, from: &Path, found: &Found, to: &[u8]) -> Result<()> {
-        let request = Request::MakeDirectory {
-            path: to.to_vec(),
-            mode: found.mode() & 0o777,
-        };
-        self.simple("directory cannot be made", to, request)?;
-        for entry in fs::read_dir(from).context("directory cannot be listed", from)? {
-            let entry = entry.context("directory cannot be listed", from)?;
-            let path = entry.path();
-            let found = fs::symlink_metadata(&path).context("file cannot be read", &path)?;
-            self.send(&path, &found, &joined(to, entry.file_name().as_bytes()))?;
+    fn send_directory(
+        &mut self,
+        mut listing: Listing,
+        mode: u32,
+        from: &Path,
+        to: &[u8],
+        depth: usize,
+    ) -> Result<()> {
+        if depth >= MAX_DEPTH {
+            return Err(Error::Copy {
+                what: "directories lie too deep",
+                path: from.to_owned(),
+            });
+        }
+        let path = to.to_vec();
+        self.simple(
+            "directory cannot be made",
+            to,
+            Request::MakeDirectory { path, mode },
+        )?;
+        while let Some((name, source)) = listing.next(from)? {
+            let path = from.join(OsStr::from_bytes(&name));
+            self.send(source, &path, &joined(to, &name), depth + 1)?;
         }
         self.tally.directories += 1;
         Ok(())
     }
 
-    fn send_file(&mut self, from: &Path, to: &[u8]) -> Result<()> {
-        // Not a FIFO that took its place meanwhile, which would hold us up.
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let mut options = File::options();
-        let file = options
-            .read(true)
-            .custom_flags(flags.bits().cast_signed())
-            .open(from);
-        let mut file = file.context("file cannot be read", from)?;
-        let found = file.metadata().context("file cannot be read", from)?;
-        if !found.is_file() {
-            return Err(Error::Copy {
-                what: "file changed while it was copied",
-                path: from.to_owned(),
-            });
-        }
-        self.write_file(to, found.mode() & 0o777, |room| file.read(room))?;
+    fn send_file(&mut self, mut file: File, mode: u32, to: &[u8]) -> Result<()> {
+        self.write_file(to, mode, |room| file.read(room))?;
         self.tally.files += 1;
         Ok(())
     }

@@ -1,7 +1,11 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
 };
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::rig::Rig;
 
@@ -34,6 +38,45 @@ fn a_directory_comes_back_as_it_went_in() {
         Some("/nowhere/at/all")
     );
     assert!(back.join("sub/empty").is_dir());
+}
+
+/// As a guest can, when what is copied lies in a folder it shares.
+#[test]
+fn a_directory_swapped_for_a_link_while_it_is_copied_lets_nothing_out() {
+    let rig = rig_with_session();
+    let (one, other) = (rig.path("tree/one"), rig.path("tree/other"));
+    fs::create_dir_all(&one).unwrap();
+    fs::write(one.join("inside"), "").unwrap();
+    fs::create_dir(rig.path("outside")).unwrap();
+    fs::write(rig.path("outside/secret"), "").unwrap();
+    symlink(rig.path("outside"), &other).unwrap();
+    let over = AtomicBool::new(false);
+    let swap = || {
+        while !over.load(Ordering::Relaxed) {
+            renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE).unwrap();
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(swap);
+        for n in 0..20 {
+            rig.coffer(&["cp", "tree", &format!("box:copy-{n}")]);
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    let mut inside = 0;
+    for n in 0..20 {
+        rig.coffer(&["cp", &format!("box:copy-{n}"), "back"]).ok();
+        let copied = ["one", "other"].map(|name| rig.path("back").join(name));
+        for directory in copied
+            .iter()
+            .filter(|copied| copied.is_dir() && !copied.is_symlink())
+        {
+            assert!(!directory.join("secret").exists());
+            inside += usize::from(directory.join("inside").exists());
+        }
+        fs::remove_dir_all(rig.path("back")).unwrap();
+    }
+    assert!(inside > 0, "nothing was copied");
 }
 
 #[test]
