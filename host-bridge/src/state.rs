@@ -412,6 +412,10 @@ impl SessionDir {
     fn own_folder(&self, name: &str, mode: ShareMode) -> Result<SharedFolder> {
         let act = "folder of the session cannot be made";
         let typed = self.directory.join(name);
+        // A guest may have forbidden us its folder; that does not keep the session from starting again.
+        if fs::symlink_metadata(&typed).is_ok_and(|found| found.is_dir()) {
+            fs::set_permissions(&typed, fs::Permissions::from_mode(0o700)).context(act, &typed)?;
+        }
         make_private(&typed)?;
         Ok(SharedFolder {
             name: ShareName::try_from(name.to_owned())

@@ -112,6 +112,24 @@ fn outputs_with_something_in_them_outlive_their_session_and_others_do_not() {
 }
 
 #[test]
+fn a_folder_the_guest_has_closed_to_us_is_open_again_at_the_next_start() {
+    let root = tempfile::tempdir().unwrap();
+    let paths = Paths::below(root.path());
+    let owner = Table::open(&paths)
+        .unwrap()
+        .create(Some("one".parse().unwrap()))
+        .unwrap();
+    owner.own_folders().unwrap();
+    let outputs = outputs_of(owner.path());
+    let mode = || fs::metadata(&outputs).unwrap().permissions().mode() & 0o7777;
+    for left in [0, 0o1777] {
+        fs::set_permissions(&outputs, fs::Permissions::from_mode(left)).unwrap();
+        owner.own_folders().unwrap();
+        assert_eq!(mode(), 0o700);
+    }
+}
+
+#[test]
 fn removing_a_session_says_where_its_outputs_are() {
     let root = tempfile::tempdir().unwrap();
     let paths = Paths::below(root.path());
