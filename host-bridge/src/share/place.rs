@@ -9,7 +9,7 @@ use std::{
 
 use rustix::fs::{Access, Mode, OFlags};
 
-use crate::{Error, Paths, Result, users};
+use crate::{Error, Paths, Result, console, users};
 
 /// What tells a folder from every other, whatever path leads to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +54,10 @@ impl Place {
             return Err(Error::Folder {
                 what: "folder to share is a link now",
                 path: resolved.to_owned(),
+                // Whoever put the link there may be a guest that has the folder above.
                 hint: format!(
                     "it leads to {}: take the folder away and share it again",
-                    place.path.display()
+                    console::one_line(&place.path.display().to_string())
                 ),
             });
         }
@@ -379,9 +380,17 @@ mod tests {
         fs::create_dir(&path).unwrap();
         assert!(place.open().unwrap_err().line().contains("became another one"));
         fs::remove_dir(&path).unwrap();
-        symlink(host.at("homes"), &path).unwrap();
+        // Links and names are a guest's, if it has the folder above.
+        let named = host.at("homes/\x1b]0;x\x07");
+        fs::create_dir(&named).unwrap();
+        symlink(&named, &path).unwrap();
         assert!(place.open().is_err());
         let again = Place::again(&path).unwrap_err();
         assert!(again.line().contains("is a link now"), "{}", again.line());
+        let hint = again.hint().unwrap();
+        assert!(
+            !hint.contains(char::is_control) && hint.contains("/homes/"),
+            "{hint}"
+        );
     }
 }
