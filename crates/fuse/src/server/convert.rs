@@ -84,8 +84,8 @@ pub(super) fn attr_out(of: &Attributes) -> AttrOut {
     }
 }
 
-/// The kernel takes node 0 for "absent".
-pub(super) fn entry_out(entry: &Entry) -> EntryOut {
+/// The kernel takes node 0 for "absent". The mark of a submount is for one that mounts it.
+pub(super) fn entry_out(entry: &Entry, submounts: bool) -> EntryOut {
     match entry {
         Entry::Absent { valid } => {
             let (entry_valid, entry_valid_nsec) = parts(*valid);
@@ -110,16 +110,19 @@ pub(super) fn entry_out(entry: &Entry) -> EntryOut {
                 attr_valid,
                 entry_valid_nsec,
                 attr_valid_nsec,
-                attr: attr(attributes),
+                attr: attr(&Attributes {
+                    submount: attributes.submount && submounts,
+                    ..*attributes
+                }),
             }
         }
     }
 }
 
-/// Of an operation that makes something: it cannot be absent.
+/// Of an operation that makes something: it cannot be absent, nor a file system of its own.
 pub(super) fn made(entry: &Entry) -> Reply<EntryOut> {
     match entry {
-        Entry::Found { .. } => Ok(entry_out(entry)),
+        Entry::Found { .. } => Ok(entry_out(entry, true)),
         Entry::Absent { .. } => Err(Errno::IO),
     }
 }

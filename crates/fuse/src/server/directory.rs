@@ -35,6 +35,7 @@ pub(super) fn read<F: FileSystem>(
         put: 0,
         gathered: Vec::with_capacity(size.min(GATHERED)),
         with_entries,
+        submounts: call.session.mounts_submounts(),
         broken: false,
     };
     call.fs
@@ -54,6 +55,7 @@ struct Listing<'a, 'b, O> {
     /// And those that come behind.
     gathered: Vec<u8>,
     with_entries: bool,
+    submounts: bool,
     broken: bool,
 }
 
@@ -112,7 +114,7 @@ impl<O: Outgoing> DirectoryEntries for Listing<'_, '_, O> {
         if !self.with_entries || !self.fits(name) {
             return false;
         }
-        let mut shown = convert::entry_out(entry);
+        let mut shown = convert::entry_out(entry, self.submounts);
         if matches!(name, b"." | b"..") {
             // The kernel must not count these.
             shown = EntryOut::default();

@@ -48,6 +48,7 @@ pub(super) struct Session(AtomicU8);
 const OPEN: u8 = 1;
 const SKIPS_OPEN: u8 = 2;
 const SKIPS_OPENDIR: u8 = 4;
+const SUBMOUNTS: u8 = 8;
 
 impl Session {
     pub(super) fn is_open(&self) -> bool {
@@ -61,6 +62,13 @@ impl Session {
 
     pub(super) fn skips_opendir(&self) -> bool {
         self.has(SKIPS_OPENDIR)
+    }
+
+    /// The kernel mounts what is marked as another file system. Behind `/dev/fuse` it does not, and takes an entry with
+    /// that mark for another than it had: each time it looks again, everything below is forgotten and what was mounted
+    /// there is gone.
+    pub(super) fn mounts_submounts(&self) -> bool {
+        self.has(SUBMOUNTS)
     }
 
     fn has(&self, bit: u8) -> bool {
@@ -79,6 +87,9 @@ impl Session {
         }
         if agreed.contains(InitFlags::NO_OPENDIR_SUPPORT) {
             bits |= SKIPS_OPENDIR;
+        }
+        if agreed.contains(InitFlags::SUBMOUNTS) {
+            bits |= SUBMOUNTS;
         }
         self.0.store(bits, Ordering::Release);
     }

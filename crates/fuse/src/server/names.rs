@@ -23,7 +23,7 @@ pub(super) fn lookup<F: FileSystem>(
     let name = call.body.last_name()?;
     answer.reserve(ENTRY)?;
     let entry = call.fs.lookup(call.caller, call.node, name)?;
-    answer.put(&convert::entry_out(&entry))
+    answer.put(&convert::entry_out(&entry, call.session.mounts_submounts()))
 }
 
 pub(super) fn read_link<F: FileSystem>(

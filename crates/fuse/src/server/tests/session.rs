@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    Weight,
+    Entry, Weight,
     server::Peek,
     testing::Started,
     wire::{InitFlags, OpenFlags},
@@ -125,6 +125,32 @@ fn a_kernel_that_cannot_do_without_open_is_answered() {
         );
         assert_eq!(error(&server, &Message::release(5, 0)), None);
         assert_eq!(error(&server, &Message::releasedir(5)), None);
+    }
+}
+
+#[test]
+fn a_kernel_that_mounts_no_submounts_is_shown_none() {
+    for (flags, shown) in [(InitFlags::empty(), false), (InitFlags::SUBMOUNTS, true)] {
+        let server = Server::new(Recorder::default());
+        init(&server, &Message::init_with(7, 31, flags.bits()));
+        let found = answered(&server, &Message::lookup(1, b"name")).entry().unwrap();
+        let listed = answered(&server, &Message::readdirplus(1, 0, 4096))
+            .listing(true)
+            .unwrap();
+        let entries = listed
+            .into_iter()
+            .filter_map(|listed| listed.entry)
+            .chain([found]);
+        let marks: Vec<_> = entries
+            .filter_map(|entry| match entry {
+                Entry::Found { attributes, .. } => Some(attributes.submount),
+                Entry::Absent { .. } => None,
+            })
+            .collect();
+        assert!(
+            marks.len() > 1 && marks.iter().all(|mark| *mark == shown),
+            "{flags:?}: {marks:?}"
+        );
     }
 }
 
