@@ -68,6 +68,11 @@ impl Guarded {
         if policy.mode() == Mode::ReadOnly {
             inner.leave_as_it_is();
         }
+        let policy = if inner.has_other_names() {
+            policy.without_other_names()
+        } else {
+            policy
+        };
         Guarded {
             inner,
             policy,

@@ -94,5 +94,14 @@ pub const DEFAULT_PROTECTED: &[&str] = &[
     ".{Rprofile,irbrc,pryrc,pdbrc,ghci,octaverc,gdbinit,lldbinit,perldb}",
 ];
 
+/// Names by which FAT, NTFS and servers of Windows find a file that no listing shows by them: `GIT-CR~1` is
+/// `.git-credentials`, and FAT drops the dots at the end of `.ssh.`. Of what such a name is for the name says nothing, so
+/// where there are some, none is seen: eight letters with a tilde and a number at their end, and three more at most.
+pub(crate) const OTHER_NAMES: &[&str] = &[
+    "{?,??,???,????,?????,??????}~[0-9]{,.?,.??,.???}",
+    "{?,??,???,????,?????}~[0-9][0-9]{,.?,.??,.???}",
+    "*.",
+];
+
 #[cfg(test)]
 mod tests;

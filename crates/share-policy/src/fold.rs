@@ -6,7 +6,8 @@
 //! matter are ASCII; so only what folds into ASCII is folded, everything else is compared byte by byte. Where the
 //! folder does not fold, a few odd names are refused too, which nobody misses.
 //!
-//! Not covered: the short names of vfat (`GIT~1`), and the dots vfat drops from the end of a name.
+//! Not here: the short names of vfat (`GIT~1`) and the dots it drops from the end of a name. What has such names hides
+//! them all ([`crate::SharePolicy::without_other_names`]).
 
 use crate::path::MAX_COMPONENT;
 

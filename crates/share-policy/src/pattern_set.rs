@@ -1,6 +1,7 @@
 //! A list of patterns, held against paths.
 
 use crate::{
+    defaults::OTHER_NAMES,
     pattern::{self, PatternError},
     rule::Rule,
 };
@@ -60,6 +61,17 @@ impl PatternSet {
     /// Whether the list covers the path with these components, from the share's root down.
     pub fn covers<'a>(&self, components: impl IntoIterator<Item = &'a [u8], IntoIter: Clone>) -> bool {
         self.judge(&components.into_iter()).covers
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// With the names that a person cannot mean, whatever else the list says.
+    pub(crate) fn and_other_names(mut self) -> Self {
+        let others = PatternSet::parse(OTHER_NAMES).unwrap_or_default();
+        self.rules.extend(others.rules);
+        self
     }
 
     pub(crate) fn rules(&self) -> &[Rule] {

@@ -87,6 +87,21 @@ impl SharePolicy {
         })
     }
 
+    /// For a file system that finds a file by names which it does not list: they are hidden, if anything is hidden or
+    /// protected.
+    pub fn without_other_names(self) -> Self {
+        if self.hidden.is_empty() && self.protected.is_empty() {
+            return self;
+        }
+        let hidden = self.hidden.and_other_names();
+        let starts = Starts::of([&hidden, &self.protected]);
+        SharePolicy {
+            hidden,
+            starts,
+            ..self
+        }
+    }
+
     pub fn mode(&self) -> Mode {
         self.mode
     }

@@ -13,6 +13,7 @@ mod echoed;
 mod identity;
 mod make;
 mod nodes;
+mod other_names;
 pub(crate) mod quota;
 mod remove;
 mod serve;

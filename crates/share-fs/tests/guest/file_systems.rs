@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     Ext4,
     Xfs,
     Btrfs,
+    /// Without links, permissions, users' attributes; not among those that everything is tried on.
+    Fat,
 }
 
 const ALL: [Kind; 6] = [
@@ -72,9 +74,10 @@ impl FileSystem {
             Kind::Here => {}
             Kind::Tmpfs => made.tmpfs("strictatime")?,
             Kind::Overlay => made.overlay()?,
-            Kind::Ext4 => made.image("mkfs.ext4", "ext4")?,
-            Kind::Xfs => made.image("mkfs.xfs", "xfs")?,
-            Kind::Btrfs => made.image("mkfs.btrfs", "btrfs")?,
+            Kind::Ext4 => made.image(&["mkfs.ext4", "-q"], "ext4")?,
+            Kind::Xfs => made.image(&["mkfs.xfs", "-q"], "xfs")?,
+            Kind::Btrfs => made.image(&["mkfs.btrfs", "-q"], "btrfs")?,
+            Kind::Fat => made.image(&["mkfs.vfat"], "vfat")?,
         }
         Ok(made)
     }
@@ -144,14 +147,14 @@ impl FileSystem {
         self.mount("overlay", c"overlay", MountFlags::empty(), &data)
     }
 
-    fn image(&mut self, make: &str, kind: &str) -> Result<(), String> {
+    fn image(&mut self, make: &[&str], kind: &str) -> Result<(), String> {
         if std::env::var("COFFER_FILE_SYSTEMS").as_deref() != Ok("all") {
             return Err("COFFER_FILE_SYSTEMS=all is not set".into());
         }
         let image = self.path.join("image");
         let file = fs::File::create(&image).map_err(|error| error.to_string())?;
         file.set_len(IMAGE_BYTES).map_err(|error| error.to_string())?;
-        run(Command::new(make).arg("-q").arg(&image))?;
+        run(Command::new(make[0]).args(&make[1..]).arg(&image))?;
         let point = self.path.join("mounted");
         fs::create_dir(&point).map_err(|error| error.to_string())?;
         run(Command::new("mount")

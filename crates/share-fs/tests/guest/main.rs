@@ -7,6 +7,7 @@
 
 mod containment;
 mod echoes;
+mod fat;
 mod file_systems;
 mod limits;
 mod local;

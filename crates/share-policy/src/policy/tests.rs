@@ -335,3 +335,38 @@ fn the_name_alone_tells_when_no_pattern_ends_in_a_wildcard() {
     assert!(!policy.may_match_name(b".vscode"), "on the way, and nothing more");
     assert!(read_write().may_match_name(b"main.rs"), "it may be a hook");
 }
+
+#[test]
+fn other_names_are_hidden_where_there_are_some_and_only_they() {
+    let policy = with_defaults(Mode::ReadWrite).without_other_names();
+    let hidden = |name: &str| policy.hides(&RelPath::parse(name.as_bytes()).unwrap());
+    for name in [
+        "SSH~1",
+        "ssh~1",
+        "GIT-CR~1",
+        "d/VSCODE~1",
+        "SETTIN~1.JSO",
+        "AB12~34.x",
+        ".ssh.",
+        ".ssh..",
+    ] {
+        assert!(hidden(name), "{name}");
+    }
+    for name in [
+        "file~",
+        "a-long-name~1",
+        "notes.txt.~1~",
+        "x~y",
+        "1.0~1.debian",
+        "~1",
+    ] {
+        assert!(!hidden(name), "{name}");
+    }
+    // Who hides and protects nothing has every name.
+    let open = SharePolicy::new(Mode::ReadWrite, PatternSet::default(), PatternSet::default()).unwrap();
+    assert!(
+        !open
+            .without_other_names()
+            .hides(&RelPath::parse(b"SSH~1").unwrap())
+    );
+}
