@@ -18,8 +18,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use super::learned::Missed;
 use crate::process::ProcessId;
 
-/// Interpreters on a cold disk need seconds; one that needs more waits for something.
-const DEADLINE: Duration = Duration::from_secs(15);
+/// Interpreters on a cold disk need seconds, and many where the processor is emulated; one that needs more waits for
+/// something.
+const DEADLINE: Duration = Duration::from_secs(45);
 /// What a configuration is in any of their formats, many times over.
 const MAX_OUTPUT: u64 = 1 << 20;
 
