@@ -376,9 +376,7 @@ fn who_watches_a_whole_tree_reads_what_is_saved_in_it(session: &Session) {
     hears(&observer, " app.js [new]", || {
         fs::rename(path("app.js.tmp"), path("app.js"))
     });
-    wait_until("it hears that the temporary name is gone", 2, || {
-        observer.said().contains("deleted app.js.tmp [")
-    });
+    observer.wait_for("deleted app.js.tmp [");
     session.sh("cat ../tree/app.js").end().says("new");
     let said = observer.said();
     assert!(!said.contains("[ESTALE]") && !said.contains("[EIO]"), "{said}");
