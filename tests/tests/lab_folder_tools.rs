@@ -113,6 +113,7 @@ for d in range(20):
     session.exec(&[], ["python3", "-c", make]).end().says("");
     session
         .sh("tar c -C /tmp many | tar x && diff --recursive --no-dereference /tmp/many many && find many | wc -l")
+        .deadline(400)
         .end()
         .says("1141");
     let archive = Run::new([
@@ -125,6 +126,7 @@ for d in range(20):
     assert!(archive.code(0).text().ends_with("\n1000"));
     session
         .sh("tar cf all.tar many && rm -rf many && tar tf all.tar | wc -l && rm all.tar")
+        .deadline(400)
         .end()
         .says("1141");
     assert!(!on_host(session, "many").exists() && !on_host(session, "all.tar").exists());

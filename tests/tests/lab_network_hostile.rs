@@ -82,7 +82,7 @@ impl World {
         let words = ["python3", "-c", &program];
         self.hostile
             .exec(&["--user", "root"], words)
-            .deadline(100)
+            .deadline(400)
             .end()
             .says("");
     }
