@@ -127,8 +127,8 @@ pub(crate) fn leave_for_a_network_of_our_own(mtu: &str) -> File {
          sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.cable0.accept_dad=0 2>/dev/null
          ip link set cable0 address {mac} mtu {mtu} up
          ip address add {GUEST_V4}/{PREFIX_V4} dev cable0
-         ip route add default via {GATEWAY_V4}
-         ip -6 address add {GUEST_V6}/{PREFIX_V6} dev cable0 nodad && ip -6 route add default via {GATEWAY_V6} || true",
+         ip route add default via {GATEWAY_V4} dev cable0 onlink
+         ip -6 address add {GUEST_V6}/{PREFIX_V6} dev cable0 nodad && ip -6 route add default via {GATEWAY_V6} dev cable0 onlink || true",
         resolver = resolver.display()
     );
     let done = Command::new("sh").args(["-ec", &script]).status().unwrap();

@@ -5,20 +5,15 @@ use egress_policy::addresses;
 
 use crate::{certificates, output};
 
-/// The guest has no neighbours, so every address but its own leads to the gateway, which refuses what is nobody's at
-/// once. An address that the guest took for a neighbour's would be asked for on the cable for seconds, in vain.
-const ALONE_V4: u8 = 32;
-const ALONE_V6: u8 = 128;
-
 /// A machine without a network card leaves it at a word on its console.
 pub(super) fn cable() -> Network {
     Network {
         mtu: addresses::MTU.into(),
         v4: addresses::GUEST_V4,
-        v4_prefix: ALONE_V4,
+        v4_prefix: addresses::PREFIX_V4,
         v4_gateway: addresses::GATEWAY_V4,
         v6: addresses::GUEST_V6,
-        v6_prefix: ALONE_V6,
+        v6_prefix: addresses::PREFIX_V6,
         v6_gateway: addresses::GATEWAY_V6,
     }
 }

@@ -107,13 +107,13 @@ fn mtu(body: &mut Vec<u8>) {
     body.extend_from_slice(&u32::from(MTU).to_be_bytes());
 }
 
+/// The gateway is the only neighbour.
 fn prefix(body: &mut Vec<u8>) {
     body.extend_from_slice(&[3, 4, PREFIX_V6, ON_LINK]);
     body.extend_from_slice(&FOREVER.to_be_bytes());
     body.extend_from_slice(&FOREVER.to_be_bytes());
     body.extend_from_slice(&[0; 4]);
-    let network = GATEWAY_V6.to_bits() & (u128::MAX << (128 - u32::from(PREFIX_V6)));
-    body.extend_from_slice(&network.to_be_bytes());
+    body.extend_from_slice(&GATEWAY_V6.octets());
 }
 
 /// RFC 8106.

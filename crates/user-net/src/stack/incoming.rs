@@ -7,7 +7,7 @@ use std::{
 
 use egress_policy::{
     Target,
-    addresses::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, GUEST_V4, GUEST_V6, PREFIX_V4},
+    addresses::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, GUEST_V4, GUEST_V6},
     link::{DropReason, Dropped, Protocol},
 };
 use smoltcp::wire::{EthernetAddress, Icmpv6Message, IpProtocol, UdpPacket};
@@ -320,10 +320,7 @@ fn is_gateway(address: IpAddr) -> bool {
 /// Addresses that mean many, and the one that means none.
 fn is_group(address: IpAddr) -> bool {
     let many = match address {
-        IpAddr::V4(address) => {
-            let cable = u32::MAX >> PREFIX_V4;
-            address.is_broadcast() || address.to_bits() == GATEWAY_V4.to_bits() | cable
-        }
+        IpAddr::V4(address) => address.is_broadcast(),
         IpAddr::V6(_) => false,
     };
     many || address.is_multicast() || address.is_unspecified()

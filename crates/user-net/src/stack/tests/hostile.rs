@@ -135,11 +135,6 @@ fn frames_that_get_nothing_but_a_record() {
         ("mDNS", udp(v4("224.0.0.251"), 5353, b"?"), Multicast),
         ("mDNS in IPv6", udp(v6("ff02::fb"), 5353, b"?"), Multicast),
         ("broadcast", udp(v4("255.255.255.255"), 9, b"?"), Multicast),
-        (
-            "the cable's broadcast",
-            udp(v4("198.18.0.255"), 9, b"?"),
-            Multicast,
-        ),
         ("nowhere", udp(v4("0.0.0.0"), 9, b"?"), Multicast),
         ("nowhere in IPv6", udp(v6("::"), 9, b"?"), Multicast),
         ("ping of a group", ping(v4("224.0.0.1"), b""), Multicast),

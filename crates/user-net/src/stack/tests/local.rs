@@ -226,10 +226,7 @@ fn a_router_is_announced_to_who_asks() {
         assert_eq!(mtu, Some(MTU.into()));
         assert_eq!(lladdr.unwrap().as_bytes()[..6], GATEWAY_MAC);
         let prefix = prefix_info.unwrap();
-        assert_eq!(
-            (prefix.prefix, prefix.prefix_len),
-            ("fdc0:ffe4::".parse().unwrap(), PREFIX_V6)
-        );
+        assert_eq!((prefix.prefix, prefix.prefix_len), (GATEWAY_V6, PREFIX_V6));
         assert_eq!(
             prefix.flags,
             NdiscPrefixInfoFlags::ON_LINK,
@@ -300,7 +297,7 @@ fn lease(frame: &[u8]) -> (DhcpMessageType, Ipv4Addr, bool) {
     assert_eq!(repr.client_identifier, Some(CLIENT_MAC));
     if repr.message_type != DhcpMessageType::Nak {
         assert_eq!(repr.router, Some(GATEWAY_V4));
-        assert_eq!(repr.subnet_mask, Some(Ipv4Addr::new(255, 255, 255, 0)));
+        assert_eq!(repr.subnet_mask, Some(Ipv4Addr::BROADCAST));
         assert_eq!(repr.dns_servers.unwrap().as_slice(), [GATEWAY_V4]);
         let mtu = packet.options().find(|option| option.kind == 26).unwrap();
         assert_eq!(mtu.data, MTU.to_be_bytes());

@@ -184,6 +184,18 @@ fn what_stands_for_nothing_is_refused_at_once() {
 }
 
 #[test]
+fn the_last_address_beside_the_guests_is_decided_like_any_other() {
+    let mut cable = Cable::new();
+    let mut client = Client::new(to(IpAddr::V4([198, 18, 0, 255].into())), 443);
+    cable.send(&client.syn());
+    let [Event::Open { flow, .. }] = cable.events()[..] else {
+        panic!();
+    };
+    cable.stack.refuse(flow, cable.now);
+    assert!(client.hear(&cable.frames()).0);
+}
+
+#[test]
 fn a_verdict_opens_or_resets() {
     let mut cable = Cable::new();
     let (v4, _) = cable.resolve("www.example.com");
