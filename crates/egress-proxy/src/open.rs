@@ -101,6 +101,7 @@ async fn direct(asked: Asked<'_>) -> Result<Connected, Refusal> {
         address,
         through_proxy: false,
         early: Vec::new(),
+        urls: None,
     })
 }
 

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{Live, guarded::guarded, half::Half, pump};
-use crate::{inspect::Guard, limits::RESET_INTERVAL, session::Session};
+use crate::{inspect::Guard, limits::RESET_INTERVAL, session::Session, upstream::WholeUrls};
 
 /// The far end of a flow.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct Connected {
     pub(crate) through_proxy: bool,
     /// What the server said behind the proxy's answer.
     pub(crate) early: Vec<u8>,
+    /// How a proxy wants requests that it makes no tunnel for.
+    pub(crate) urls: Option<WholeUrls>,
 }
 
 /// Why a flow cannot go on.
@@ -62,6 +64,7 @@ pub(crate) struct Flow<'a> {
     pub(crate) live: &'a Live,
     pub(crate) guest: &'a UnixStream,
     pub(crate) server: &'a TcpStream,
+    pub(crate) urls: Option<&'a WholeUrls>,
     pub(crate) guard: RefCell<Guard>,
     /// The guard has heard the server and may think otherwise of what it held back.
     pub(crate) heard: Notify,
@@ -84,6 +87,7 @@ pub(crate) async fn carry(
         live,
         guest,
         server: &connected.stream,
+        urls: connected.urls.as_ref(),
         guard: RefCell::new(Guard::new(name, live.port)),
         heard: Notify::new(),
         half_closed: Notify::new(),

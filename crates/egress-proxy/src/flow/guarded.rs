@@ -1,6 +1,6 @@
 //! What the guest says, while somebody looks at it.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 
@@ -67,7 +67,12 @@ impl Held {
         let count = count.min(self.bytes.len());
         if count > 0 {
             let free = self.bytes.get(..count).unwrap_or_default();
-            write_all(flow.server, free, |bytes: &[u8]| say(flow, bytes)).await?;
+            let free = match flow.urls {
+                Some(urls) => Cow::Owned(urls.put_into(free, flow.guard.borrow().heads())),
+                None => Cow::Borrowed(free),
+            };
+            write_all(flow.server, &free, |bytes: &[u8]| say(flow, bytes)).await?;
+            drop(free);
             self.bytes.drain(..count);
             self.deadline = None;
         }

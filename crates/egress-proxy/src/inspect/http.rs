@@ -74,7 +74,7 @@ impl Requests {
                 }
                 let gone = head.length();
                 self.state = self.next()?;
-                gone
+                return Ok(Step::Head(gone));
             }
         };
         Ok(if gone == 0 {

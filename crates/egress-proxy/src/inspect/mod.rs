@@ -38,6 +38,7 @@ pub enum Pass {
 pub struct Guard {
     rules: Rules,
     refused: Option<Reason>,
+    heads: Vec<usize>,
 }
 
 enum Rules {
@@ -53,6 +54,8 @@ enum Step {
     Wait,
     /// So many bytes may go. Never zero.
     Release(usize),
+    /// Likewise: they are the head of a request.
+    Head(usize),
     Open,
 }
 
@@ -68,11 +71,16 @@ impl Guard {
             Some(place) if port == 80 => Rules::Http(http::Requests::new(place)),
             Some(place) => Rules::Unknown(Sniffer::default(), place),
         };
-        Self { rules, refused: None }
+        Self {
+            rules,
+            refused: None,
+            heads: Vec::new(),
+        }
     }
 
     /// `bytes` is everything of the guest that has not been let go, from the front.
     pub fn from_guest(&mut self, bytes: &[u8]) -> Result<Pass, Reason> {
+        self.heads.clear();
         if let Some(reason) = self.refused {
             return Err(reason);
         }
@@ -81,6 +89,10 @@ impl Guard {
             match self.step(bytes.get(free..).unwrap_or_default()) {
                 Ok(Step::Wait) => return Ok(Pass::Some(free)),
                 Ok(Step::Release(more)) => free += more,
+                Ok(Step::Head(more)) => {
+                    self.heads.push(free);
+                    free += more;
+                }
                 Ok(Step::Open) => {
                     self.rules = Rules::Open;
                     return Ok(Pass::All);
@@ -96,6 +108,11 @@ impl Guard {
                 }
             }
         }
+    }
+
+    /// Where requests of HTTP begin in what [`Self::from_guest`] let go last; their heads are there in full.
+    pub fn heads(&self) -> &[usize] {
+        &self.heads
     }
 
     /// The server's bytes, in order, each given once.

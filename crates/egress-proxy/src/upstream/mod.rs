@@ -8,11 +8,12 @@ mod bypass;
 mod http;
 mod place;
 mod socks;
+mod urls;
 
 use std::net::IpAddr;
 
 use egress_policy::{HostName, Reason, Target, control};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
     connect::connect,
@@ -23,6 +24,7 @@ use crate::{
 };
 use bypass::Bypass;
 use place::{Proxy, Scheme};
+pub(crate) use urls::WholeUrls;
 
 #[derive(Debug)]
 pub(crate) struct Upstream {
@@ -59,16 +61,10 @@ impl Proxy {
     pub(crate) async fn connect(&self, asked: Asked<'_>) -> Result<Connected, Refusal> {
         check(asked)?;
         let reached = timeout(PROXY_DEADLINE, self.reach(asked.session, asked.live)).await;
-        let (stream, address, early) = reached.unwrap_or(Err(Reason::Proxy))?;
-        Ok(Connected {
-            stream,
-            address,
-            through_proxy: true,
-            early,
-        })
+        Ok(reached.unwrap_or(Err(Reason::Proxy))?)
     }
 
-    async fn reach(&self, session: &Session, live: &Live) -> Result<(TcpStream, IpAddr, Vec<u8>), Reason> {
+    async fn reach(&self, session: &Session, live: &Live) -> Result<Connected, Reason> {
         let addresses = match self.host.parse::<IpAddr>() {
             Ok(address) => vec![address],
             Err(_) => {
@@ -77,14 +73,34 @@ impl Proxy {
             }
         };
         let (mut stream, address) = connect(&addresses, self.port).await.map_err(|_| Reason::Proxy)?;
+        let urls = self.wants_urls(live);
         let early = match self.scheme {
+            Scheme::Http if urls.is_some() => Vec::new(),
             Scheme::Http => http::tunnel(&mut stream, self.login.as_ref(), &live.target, live.port).await?,
             Scheme::Socks => {
                 socks::tunnel(&mut stream, self.login.as_ref(), &live.target, live.port).await?;
                 Vec::new()
             }
         };
-        Ok((stream, address, early))
+        Ok(Connected {
+            stream,
+            address,
+            through_proxy: true,
+            early,
+            urls,
+        })
+    }
+
+    /// Plain HTTP goes to an HTTP proxy as every client sends it there: most make no tunnel to port 80. With a login
+    /// it is a tunnel all the same. The guest sees the proxy's own answers, and some proxies show in an error what
+    /// they were sent, the login too (CVE-2025-62168); of an answer to CONNECT it sees nothing.
+    fn wants_urls(&self, live: &Live) -> Option<WholeUrls> {
+        match &live.target {
+            Target::Name(name) if live.port == 80 && self.scheme == Scheme::Http && self.login.is_none() => {
+                Some(WholeUrls::new(name))
+            }
+            _ => None,
+        }
     }
 }
 

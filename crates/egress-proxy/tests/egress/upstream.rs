@@ -136,9 +136,79 @@ fn a_proxy_that_makes_tunnels_to_443_only_is_told_as_that() {
     let proxy = proxy_for_443();
     let mut machine = Machine::start(&through(&format!("http://127.0.0.1:{}", proxy.port), &[]));
     machine.open(name("far.test"), 443).unwrap();
-    assert_eq!(machine.refused(name("far.test"), 80), Reason::ProxyTunnel);
+    assert_eq!(machine.refused(name("far.test"), 8080), Reason::ProxyTunnel);
     let record = machine.told_refused(Reason::ProxyTunnel);
-    assert_eq!(record.port, Some(80));
+    assert_eq!(record.port, Some(8080));
+}
+
+/// Answers each request with its head, which may say of a body of five bytes.
+fn proxy_for_urls() -> Server {
+    Server::start(|mut stream: TcpStream| {
+        while let Some(head) = read_head_alone(&mut stream) {
+            let body = if head.contains("Content-Length: 5\r\n") {
+                5
+            } else {
+                0
+            };
+            let mut said = head.into_bytes();
+            said.resize(said.len() + body, 0);
+            let start = said.len() - body;
+            stream.read_exact(&mut said[start..]).unwrap();
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", said.len());
+            stream.write_all(&[answer.as_bytes(), &said].concat()).unwrap();
+        }
+    })
+}
+
+/// Leaves what comes behind it.
+fn read_head_alone(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).ok()
+}
+
+#[test]
+fn plain_http_goes_to_an_http_proxy_with_the_whole_url() {
+    let proxy = proxy_for_urls();
+    let mut machine = Machine::start(&through(&format!("http://127.0.0.1:{}", proxy.port), &[]));
+    let (_, mut guest) = machine.open(name("far.test"), 80).unwrap();
+    let host = "HTTP/1.1\r\nHost: far.test\r\n";
+    let said = format!(
+        "POST /a {host}Content-Length: 5\r\n\r\nGET /GET /b?c=http://d/ {host}\r\nOPTIONS * {host}\r\n\
+         GET http://far.test:80/e {host}\r\n"
+    );
+    guest.write_all(said.as_bytes()).unwrap();
+    for expected in [
+        format!("POST http://far.test/a {host}Content-Length: 5\r\n\r\nGET /"),
+        format!("GET http://far.test/b?c=http://d/ {host}\r\n"),
+        format!("OPTIONS http://far.test {host}\r\n"),
+        format!("GET http://far.test:80/e {host}\r\n"),
+    ] {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", expected.len());
+        let mut answer = vec![0; head.len() + expected.len()];
+        guest.read_exact(&mut answer).unwrap();
+        assert_eq!(String::from_utf8(answer).unwrap(), head + &expected);
+    }
+    guest
+        .write_all(b"GET http://other.test/ HTTP/1.1\r\nHost: far.test\r\n\r\n")
+        .unwrap();
+    machine.told_refused(Reason::OtherHost);
+    assert_eq!(proxy.came(), 1);
+}
+
+/// Its answer to a request could show the login to the guest; that to CONNECT is ours alone.
+#[test]
+fn a_proxys_login_goes_with_nothing_but_a_tunnel() {
+    let proxy = proxy_for_443();
+    let mut machine = Machine::start(&through(
+        &format!("http://user:secret@127.0.0.1:{}", proxy.port),
+        &[],
+    ));
+    assert_eq!(machine.refused(name("far.test"), 80), Reason::ProxyTunnel);
 }
 
 #[test]
