@@ -13,16 +13,19 @@ use std::{
 const ROUND: Duration = Duration::from_millis(100);
 const STACK_BYTES: usize = 128 * 1024;
 
-/// Rung when something was opened that must not stay open.
+/// Rung when something was opened that must not stay open: with every request of some kinds, so while the janitor is up
+/// and about it costs nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
+    /// The janitor will look again within a round.
     rung: AtomicBool,
     thread: std::sync::OnceLock<Thread>,
 }
 
 impl Bell {
     pub(crate) fn ring(&self) {
-        if !self.rung.swap(true, Ordering::AcqRel)
+        if !self.rung.load(Ordering::Acquire)
+            && !self.rung.swap(true, Ordering::AcqRel)
             && let Some(thread) = self.thread.get()
         {
             thread.unpark();
@@ -45,11 +48,13 @@ impl Janitor {
         let (rung, stopped) = (Arc::clone(&bell), Arc::clone(&stop));
         let body = move || {
             while !stopped.load(Ordering::Acquire) {
-                if !rung.rung.swap(false, Ordering::AcqRel) {
+                if !rung.rung.load(Ordering::Acquire) {
                     thread::park();
                     continue;
                 }
                 thread::park_timeout(ROUND);
+                // Whoever rings from here on may have opened what this look misses.
+                rung.rung.swap(false, Ordering::AcqRel);
                 if tidy() {
                     rung.rung.store(true, Ordering::Release);
                 }
@@ -77,5 +82,41 @@ impl Drop for Janitor {
         if thread.thread().id() != thread::current().id() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, time::Instant};
+
+    use super::*;
+
+    #[test]
+    fn rung_all_the_time_it_looks_once_a_round_and_once_more_at_the_end() {
+        let bell = Arc::<Bell>::default();
+        let (looks, seen) = mpsc::channel();
+        let _janitor = Janitor::start(Arc::clone(&bell), move || {
+            let _ = looks.send(());
+            false
+        });
+        let begin = Instant::now();
+        while begin.elapsed() < 5 * ROUND {
+            bell.ring();
+            thread::yield_now();
+        }
+        let often = seen.try_iter().count();
+        assert!((1..=6).contains(&often), "{often} looks");
+        bell.ring();
+        assert_eq!(
+            seen.recv_timeout(100 * ROUND),
+            Ok(()),
+            "what was opened last is seen to"
+        );
+        // The last look may have begun before the last ring.
+        let _ = seen.recv_timeout(2 * ROUND);
+        assert!(
+            seen.recv_timeout(3 * ROUND).is_err(),
+            "then there is nothing to do"
+        );
     }
 }
