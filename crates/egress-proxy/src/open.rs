@@ -14,7 +14,6 @@ use crate::{
     connect::connect,
     flow::{Connected, Live, Stop, carry},
     limits::{GUEST_BUFFER, OPEN_DEADLINE},
-    own,
     session::{Refusal, Session},
 };
 
@@ -58,8 +57,7 @@ async fn gone(guest: &UnixStream) {
 }
 
 async fn far_end(session: &Session, live: &Live, rule: &str) -> Result<Connected, Refusal> {
-    // Once for a flow, which opens within seconds or not at all: it is what costs most here.
-    let own = own::addresses()?;
+    let own = session.own.now()?;
     let asked = Asked {
         session,
         live,

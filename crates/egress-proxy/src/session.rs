@@ -26,7 +26,8 @@ use crate::{
     flow::{Flows, Live, SharedPipe},
     limits::{CHUNK, MAX_FLOWS, MESSAGES_A_TURN, TICK},
     link::{Incoming, Link, guest_stream},
-    open, own,
+    open,
+    own::OwnAddresses,
     records::{Records, Subject},
     resolve::Resolver,
     upstream::Upstream,
@@ -43,6 +44,7 @@ pub(crate) struct Session {
     pub(crate) records: Records,
     pub(crate) link: Link,
     pub(crate) flows: Flows,
+    pub(crate) own: OwnAddresses,
     /// What all flows read into.
     pub(crate) buffer: RefCell<Box<[u8]>>,
     pub(crate) pipe: SharedPipe,
@@ -79,6 +81,7 @@ impl Session {
             events,
             link: Link::new(link)?,
             flows: Flows::default(),
+            own: OwnAddresses::new(),
             buffer: RefCell::new(vec![0; CHUNK].into_boxed_slice()),
             pipe: SharedPipe::default(),
             greeted: Cell::new(false),
@@ -146,7 +149,7 @@ impl Session {
     fn change_policy(&self, policy: EgressPolicy) {
         self.budget.limit(&policy);
         *self.policy.borrow_mut() = Rc::new(policy);
-        let own = own::addresses();
+        let own = self.own.now();
         for flow in self.flows.all() {
             let allowed = match &own {
                 Ok(own) => self.still_allowed(&flow, own),

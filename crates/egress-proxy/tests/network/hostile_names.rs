@@ -268,6 +268,7 @@ fn an_allowed_name_leads_to_no_special_address() {
         .map(|(name, at, _)| (*name, Says::Addresses(vec![at])))
         .collect();
     names.push(("alias.test", Says::Alias("metadata.test")));
+    names.push(("later.test", Says::Addresses(vec![&["192.0.2.2"]])));
     let dns = Dns::start(&names);
     let (mut egress, link) = Egress::start(&with_dns(&["*.test"], dns.address));
     let mut wire = Wire::new(link);
@@ -283,4 +284,11 @@ fn an_allowed_name_leads_to_no_special_address() {
             told && record.target.as_ref().is_some_and(|target| target.to_string() == name)
         });
     }
+
+    // The host gets an address while the session runs.
+    let place = wire.address_of("later.test").unwrap();
+    wire.connect(place, 80);
+    ok("ip address add 192.0.2.2/32 dev lo");
+    assert!(wire.connect(place, 80).is_refusal());
+    egress.told_refused(Reason::ThisHost);
 }
