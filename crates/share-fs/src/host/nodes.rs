@@ -10,7 +10,7 @@
 //! What is held open of a placed node is used as long as it is found at its place, and of a nameless one when the file
 //! has no name anywhere: otherwise the host, or the guest, may have put it outside the folder.
 //!
-//! A node costs about 140 bytes and no descriptor. It stays while the guest counts it or a child of it is there,
+//! A node costs about 220 bytes and no descriptor. It stays while the guest counts it or a child of it is there,
 //! for children are found through their parents.
 
 use std::{
@@ -31,7 +31,7 @@ use super::{
 };
 
 /// Nodes of one share. A guest's kernel forgets what it has no memory for; one that does not may cost us this many
-/// times 140 bytes, and then hears ENFILE. It is more than the two million files a share is promised to work with.
+/// times 220 bytes, and then hears ENFILE. It is more than the two million files a share is promised to work with.
 const MAX_NODES: usize = 3_000_000;
 /// Files of which more names than one are remembered, and how many more: without them a file that loses the name it
 /// was seen under last has to be looked up again.

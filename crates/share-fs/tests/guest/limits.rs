@@ -733,7 +733,7 @@ fn resident() -> usize {
 #[test]
 fn a_hundred_thousand_known_files_cost_less_than_thirty_megabytes() {
     const FILES: usize = 100_000;
-    const BOUND: usize = 30 << 20;
+    const BOUND: usize = 30_000_000;
     let made = FileSystem::make(Kind::Tmpfs).ok();
     let temporary = tempfile::tempdir().unwrap();
     let world = World::new(made.as_ref().map_or(temporary.path(), FileSystem::path));
