@@ -33,7 +33,7 @@ def measure(image, options):
     """Seconds by tool and place: {tool: {"share": [...], "own": [...]}}."""
     with tempfile.TemporaryDirectory(prefix="bench-tools-", dir=options.on) as work:
         npm = prepare(Path(work), options)
-        command = [BINARIES / "coffer", "run", *image, "--user", "root", *(["--allow", "@npm"] if npm else []),
+        command = [BINARIES / "coffer", "run", *image, *(["--allow", "@npm"] if npm else []),
                    "--share", work, "--", "bash", "./tools.sh", str(options.runs)]
         ran = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if ran.returncode != 0:

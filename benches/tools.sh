@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The guest's half of benches/tools.py: runs as root in the shared folder, which holds tree.tar, repository and perhaps
-# npm; prints one line of JSON per figure. Each turn does everything on the share, then on the guest's own disk.
+# The guest's half of benches/tools.py: runs in the shared folder, which holds tree.tar, repository and perhaps npm, as the
+# ordinary user, who may sudo; prints one line of JSON per figure. Each turn does everything on the share, then on the guest's own disk.
 set -euo pipefail
 
 runs=$1
@@ -23,7 +23,7 @@ timed() {
   echo "{\"tool\": \"$tool\", \"place\": \"$place\", \"microseconds\": $((end - begin))}"
 }
 
-forget() { sync && echo 3 >/proc/sys/vm/drop_caches; }
+forget() { sync && echo 3 | sudo tee /proc/sys/vm/drop_caches >/dev/null; }
 
 # npm_ci PROJECT [OPTION...]
 npm_ci() { env -C "$1" npm ci --no-audit --no-fund --no-update-notifier "${@:2}" >/dev/null; }
@@ -44,7 +44,7 @@ turn() {
   forget
   timed "git status, cold" "$place" git -C "$folder/repository" status
   mkdir "$folder/out"
-  timed "untar" "$place" tar -x --no-same-owner -f "$own/tree.tar" -C "$folder/out"
+  timed "untar" "$place" tar -x -f "$own/tree.tar" -C "$folder/out"
   forget
   timed "rm -rf, cold" "$place" rm -rf "$folder/out"
   [ "$npm" = no ] || timed "npm ci" "$place" npm_ci "$folder/npm" --offline
