@@ -1,6 +1,6 @@
 //! What the guest says, while somebody looks at it.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     inspect::{Guard, Pass},
     limits::UNDECIDED_DEADLINE,
+    upstream::WholeUrls,
 };
 
 /// Ports on which the guest speaks first, or it is not what the port is for.
@@ -67,12 +68,10 @@ impl Held {
         let count = count.min(self.bytes.len());
         if count > 0 {
             let free = self.bytes.get(..count).unwrap_or_default();
-            let free = match flow.urls {
-                Some(urls) => Cow::Owned(urls.put_into(free, flow.guard.borrow().heads())),
-                None => Cow::Borrowed(free),
-            };
-            write_all(flow.server, &free, |bytes: &[u8]| say(flow, bytes)).await?;
-            drop(free);
+            match flow.urls {
+                Some(urls) => say_with_urls(flow, urls, free).await?,
+                None => say_all(flow, free).await?,
+            }
             self.bytes.drain(..count);
             self.deadline = None;
         }
@@ -116,6 +115,23 @@ impl Held {
         }
         Ok(read.map(<[u8]>::len))
     }
+}
+
+/// One request at a time: what is added to many short ones would be a multiple of them.
+async fn say_with_urls(flow: &Flow<'_>, urls: &WholeUrls, free: &[u8]) -> Result<(), Stop> {
+    let heads = flow.guard.borrow().heads().to_vec();
+    let first = heads.first().copied().unwrap_or(free.len());
+    say_all(flow, free.get(..first).unwrap_or_default()).await?;
+    let ends = heads.iter().skip(1).copied().chain([free.len()]);
+    for (head, end) in heads.iter().zip(ends) {
+        let request = free.get(*head..end).unwrap_or_default();
+        say_all(flow, &urls.put_into(request)).await?;
+    }
+    Ok(())
+}
+
+async fn say_all(flow: &Flow<'_>, bytes: &[u8]) -> Result<(), Stop> {
+    write_all(flow.server, bytes, |bytes: &[u8]| say(flow, bytes)).await
 }
 
 fn after(duration: Duration) -> Instant {

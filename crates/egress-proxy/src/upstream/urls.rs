@@ -15,29 +15,18 @@ impl WholeUrls {
         }
     }
 
-    /// `heads` is where requests begin in `said`, whose heads are whole and have been found good. A target that is a
-    /// URL already stays as it is.
-    pub(crate) fn put_into(&self, said: &[u8], heads: &[usize]) -> Vec<u8> {
-        let mut whole = Vec::with_capacity(said.len() + heads.len() * self.site.len());
-        let mut done = 0;
-        for head in heads {
-            let request = said.get(*head..).unwrap_or_default();
-            let method = request.iter().position(|byte| *byte == b' ');
-            let target = head + method.map_or(0, |length| length + 1);
-            whole.extend_from_slice(said.get(done..target).unwrap_or_default());
-            done = target;
-            match said.get(target) {
-                Some(b'/') => whole.extend_from_slice(self.site.as_bytes()),
-                // Of OPTIONS: about the server as a whole, which is a URL without a path.
-                Some(b'*') => {
-                    whole.extend_from_slice(self.site.as_bytes());
-                    done += 1;
-                }
-                _ => {}
-            }
-        }
-        whole.extend_from_slice(said.get(done..).unwrap_or_default());
-        whole
+    /// `said` begins with a request whose head is whole and has been found good. A target that is a URL already stays as
+    /// it is.
+    pub(crate) fn put_into(&self, said: &[u8]) -> Vec<u8> {
+        let method = said.iter().position(|byte| *byte == b' ');
+        let (method, rest) = said.split_at(method.map_or(0, |length| length + 1));
+        let (site, rest) = match rest {
+            [b'/', ..] => (self.site.as_str(), rest),
+            // Of OPTIONS: about the server as a whole, which is a URL without a path.
+            [b'*', rest @ ..] => (self.site.as_str(), rest),
+            _ => ("", rest),
+        };
+        [method, site.as_bytes(), rest].concat()
     }
 }
 
@@ -45,24 +34,24 @@ impl WholeUrls {
 mod tests {
     use super::*;
 
-    fn put(said: &str, heads: &[usize]) -> String {
-        let name = HostName::try_from("far.test".to_owned()).unwrap();
-        String::from_utf8(WholeUrls::new(&name).put_into(said.as_bytes(), heads)).unwrap()
-    }
-
     #[test]
-    fn every_request_gets_its_url_and_nothing_else_is_touched() {
-        let first = "POST /a?b=/c HTTP/1.1\r\nHost: far.test\r\n\r\n";
-        let said =
-            format!("{first}GET /body OPTIONS * HTTP/1.1\r\n\r\nGET HTTP://FAR.test/d HTTP/1.0\r\n\r\n");
-        let second = first.len() + "GET /body ".len();
-        let third = second + "OPTIONS * HTTP/1.1\r\n\r\n".len();
-        assert_eq!(
-            put(&said, &[0, second, third]),
-            "POST http://far.test/a?b=/c HTTP/1.1\r\nHost: far.test\r\n\r\n\
-             GET /body OPTIONS http://far.test HTTP/1.1\r\n\r\n\
-             GET HTTP://FAR.test/d HTTP/1.0\r\n\r\n"
-        );
-        assert_eq!(put("GET / is a body", &[]), "GET / is a body");
+    fn a_request_gets_its_url_and_nothing_else_is_touched() {
+        let urls = WholeUrls::new(&HostName::try_from("far.test".to_owned()).unwrap());
+        for (said, expected) in [
+            (
+                "POST /a?b=/c HTTP/1.1\r\nHost: far.test\r\n\r\nGET /body",
+                "POST http://far.test/a?b=/c HTTP/1.1\r\nHost: far.test\r\n\r\nGET /body",
+            ),
+            (
+                "OPTIONS * HTTP/1.1\r\n\r\n",
+                "OPTIONS http://far.test HTTP/1.1\r\n\r\n",
+            ),
+            (
+                "GET HTTP://FAR.test/d HTTP/1.0\r\n\r\n",
+                "GET HTTP://FAR.test/d HTTP/1.0\r\n\r\n",
+            ),
+        ] {
+            assert_eq!(urls.put_into(said.as_bytes()), expected.as_bytes());
+        }
     }
 }
