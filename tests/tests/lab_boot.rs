@@ -34,7 +34,12 @@ fn our_small_kernel_boots(host: &Host) {
 
 /// With all devices bound to their drivers, and a root that takes changes up to the limit of the disk.
 fn boots(host: &Host, image: &str, version: &str) {
-    let line = "uname -r; basename -a $(readlink /sys/bus/virtio/devices/*/driver) | sort | paste -sd' ';
+    // The balloon's and the random device's drivers come when commands may run already.
+    let line = "for i in $(seq 200); do
+            bound=yes; for device in /sys/bus/virtio/devices/*; do [ -e $device/driver ] || bound=; done
+            [ -z \"$bound\" ] || break; sleep 0.1
+        done
+        uname -r; basename -a $(readlink /sys/bus/virtio/devices/*/driver) | sort | paste -sd' ';
         sudo touch /usr/written; stat -c %U /usr/written; df --output=size -BG / | tail -n 1; python3 -c 'print(6 * 7)'";
     let ended = host
         .coffer(["run", "--image", image, "--disk", "8G", "--", "sh", "-c", line])

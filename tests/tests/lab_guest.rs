@@ -76,6 +76,28 @@ fn under_a_minute_of_stress_the_agent_answers(session: &Session) {
 }
 
 #[test]
+fn pythons_own_tests() {
+    let session = Host::new().up("python", &["--image", TESTING, "--cpus", "2", "--memory", "1G"]);
+    cases!(session; python_finds_processes_and_the_system_as_it_should);
+}
+
+fn python_finds_processes_and_the_system_as_it_should(session: &Session) {
+    // Timers to the millisecond are not for a machine that is emulated; what fails once is tried again.
+    let test = [
+        "python3",
+        "-m",
+        "test",
+        "--rerun",
+        "--ignore",
+        "*TimerfdTests*",
+        "test_subprocess",
+        "test_os",
+    ];
+    let ended = session.exec(&[], test).deadline(840).end().code(0);
+    assert!(ended.text().contains("SUCCESS"), "{ended}");
+}
+
+#[test]
 fn what_is_not_needed_goes_back_to_the_host() {
     let session = Host::new().up("giver", &["--image", "small", "--memory", "1G"]);
     cases!(session; memory_that_was_freed_is_the_hosts_again, files_that_were_deleted_take_no_space);
