@@ -1,7 +1,7 @@
 //! What becomes of a frame of the guest.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Instant,
 };
 
@@ -319,11 +319,7 @@ fn is_gateway(address: IpAddr) -> bool {
 
 /// Addresses that mean many, and the one that means none.
 fn is_group(address: IpAddr) -> bool {
-    let many = match address {
-        IpAddr::V4(address) => address.is_broadcast(),
-        IpAddr::V6(_) => false,
-    };
-    many || address.is_multicast() || address.is_unspecified()
+    address == Ipv4Addr::BROADCAST || address.is_multicast() || address.is_unspecified()
 }
 
 fn is_neighbor_discovery(packet: &Packet<'_>) -> bool {
